@@ -1,0 +1,1 @@
+//! The Gemini client: the model port over HTTP.

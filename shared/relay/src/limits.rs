@@ -1,0 +1,32 @@
+//! Every limit that more than one module knows, with its reason. A limit is asserted at the edge where data enters.
+
+/// Longest line of a JSONL file, and longest CSV record, in bytes: bounds the memory of a row (protocol.md 9).
+pub const LINE_BYTES_MAX: usize = 1 << 20;
+/// Deepest nesting of a row's JSON: bounds the stack.
+pub const JSON_DEPTH_MAX: usize = 64;
+/// Most columns in a row.
+pub const COLUMNS_MAX: usize = 1_000;
+/// Longest key in bytes. Spanner allows 8 KiB for a whole key; 1,024 leaves room in every index and log label.
+pub const KEY_BYTES_MAX: usize = 1_024;
+/// Largest pipeline file in bytes.
+pub const PIPELINE_BYTES_MAX: usize = 1 << 20;
+/// Longest answer text that is read from a model, in bytes.
+pub const ANSWER_BYTES_MAX: usize = 64 << 10;
+/// Largest expansion of a gzip file, as decompressed / compressed bytes: a bomb expands 1,000-fold, text rarely 20-fold.
+pub const GZIP_RATIO_MAX: u64 = 200;
+/// Decompressed bytes below which [`GZIP_RATIO_MAX`] is not asked: tiny files of repeated text expand more.
+pub const GZIP_RATIO_FROM_BYTES: u64 = 16 << 20;
+/// Most bytes that a file may decompress to: 20 million rows of 10 KB.
+pub const FILE_BYTES_MAX: u64 = 200 << 30;
+/// Most rows of one file: their key hashes (16 bytes each, about 1 GB with the set's overhead) must fit in memory.
+pub const FILE_ROWS_MAX: u64 = 20_000_000;
+/// Rows whose columns are looked at before a run starts (a column absent from all of them refuses the run).
+pub const ROWS_SCOUTED: u64 = 1_000;
+/// Fewest and most rows of a shard.
+pub const ROWS_PER_SHARD: std::ops::RangeInclusive<u32> = 1..=1_000;
+/// Most bytes of source rows in a shard: a shard is held in memory and its answers must fit one commit.
+pub const SHARD_BYTES_MAX: usize = 32 << 20;
+/// Most mutations in one Spanner commit, counted per column and index entry (Spanner quotas page, "Mutations per commit").
+pub const MUTATIONS_MAX: usize = 80_000;
+/// Most bytes in one Spanner commit (Spanner quotas page, "Commit size").
+pub const COMMIT_BYTES_MAX: usize = 100 << 20;

@@ -1,0 +1,145 @@
+//! A pipeline: what a user writes, once it is valid. A value that exists is valid.
+
+use serde_json::Value;
+use std::time::Duration;
+
+/// A valid pipeline.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pipeline {
+    /// `[a-z][a-z0-9-]{0,30}`.
+    pub name: String,
+    /// The column that identifies a row; also the key column of the target table: `[A-Za-z][A-Za-z0-9_]{0,127}`.
+    pub key: String,
+    /// What the key is.
+    pub key_type: KeyType,
+    /// System instruction.
+    pub system: Option<String>,
+    /// The template, which compiles.
+    pub template: String,
+    /// The columns that the template names, sorted.
+    pub columns: Vec<String>,
+    /// Answer columns, in the order of the file; at least one.
+    pub answer: Vec<AnswerColumn>,
+    /// `[model]`.
+    pub model: ModelSettings,
+    /// `[run]`.
+    pub run: RunSettings,
+    /// `[target] table`: `[A-Za-z][A-Za-z0-9_]{0,127}`.
+    pub table: String,
+}
+
+/// What a key is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyType {
+    /// At most [`crate::limits::KEY_BYTES_MAX`] bytes of UTF-8.
+    String,
+    /// 64 bits with a sign.
+    Integer,
+}
+
+/// One `[answer.<name>]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AnswerColumn {
+    /// `[A-Za-z][A-Za-z0-9_]{0,127}`, none of [`RESERVED_COLUMNS`], not the key.
+    pub name: String,
+    /// What each value is.
+    pub value_type: ValueType,
+    /// Exactly so many, as an array; `None` = a single value.
+    pub count: Option<u32>,
+    /// No two equal values in the array.
+    pub distinct: bool,
+    /// Longest string in characters.
+    pub max_chars: Option<u32>,
+    /// For the model.
+    pub description: Option<String>,
+}
+
+/// What an answer value is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ValueType {
+    /// Text, never empty.
+    String,
+    /// 64 bits with a sign.
+    Integer,
+    /// A finite 64-bit float.
+    Number,
+    /// true or false.
+    Boolean,
+}
+
+/// Columns of every target table that Tasuki writes itself.
+pub const RESERVED_COLUMNS: &[&str] = &[
+    "run",
+    "run_time",
+    "ordinal",
+    "source_time",
+    "model",
+    "fingerprint",
+    "prompt_tokens",
+    "output_tokens",
+    "thought_tokens",
+    "cached_tokens",
+    "cost",
+    "committed_at",
+];
+
+/// `[model]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelSettings {
+    /// Default [`DEFAULT_MODEL`].
+    pub name: String,
+    /// 0..=2; `None` = the model's own.
+    pub temperature: Option<f64>,
+    /// 1..=65,536; `None` = the model's own.
+    pub max_output_tokens: Option<u32>,
+    /// Asked once more with so many when an answer is truncated; `None` = a truncated answer fails.
+    pub retry_output_tokens: Option<u32>,
+    /// How much the model may think.
+    pub thinking: Thinking,
+}
+
+/// `gemini-3.5-flash-lite`: the cheapest current model that thinks minimally by default (peers.md 5.4).
+pub const DEFAULT_MODEL: &str = "gemini-3.5-flash-lite";
+
+/// `thinkingConfig.thinkingLevel`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Thinking {
+    /// The default: thoughts are paid as output.
+    Minimal,
+    /// Low.
+    Low,
+    /// Medium.
+    Medium,
+    /// High.
+    High,
+}
+
+impl Thinking {
+    /// As the API writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Thinking::Minimal => "MINIMAL",
+            Thinking::Low => "LOW",
+            Thinking::Medium => "MEDIUM",
+            Thinking::High => "HIGH",
+        }
+    }
+}
+
+/// `[run]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunSettings {
+    /// [`crate::limits::ROWS_PER_SHARD`]; `None` = from the size of the input.
+    pub rows_per_shard: Option<u32>,
+    /// Calls in flight at most, 1..=100,000; default 5,000.
+    pub max_in_flight: u32,
+    /// Paid calls that may follow a malformed answer, 0..=5; default 1.
+    pub paid_retries: u32,
+    /// Rows without an outcome so long after the start of the run fail `gave_up`; `None` = never.
+    pub give_up_after: Option<Duration>,
+    /// Ask only about rows whose prompt, schema or model settings differ from those of the answer in the target; default false.
+    pub only_changed: bool,
+}
+
+/// The value of an answer column.
+pub type Values = serde_json::Map<String, Value>;

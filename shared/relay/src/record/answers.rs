@@ -1,0 +1,165 @@
+use super::Key;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::ops::AddAssign;
+
+/// One ordinal of an answers object.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AnswerLine {
+    /// Position in the source, from 0.
+    pub ordinal: u64,
+    /// The row's key, where it has one.
+    pub key: Option<Key>,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What it took.
+    #[serde(default, skip_serializing_if = "Spent::is_nothing")]
+    pub spent: Spent,
+}
+
+/// How a row ended in the generator.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// With an answer.
+    Answer(Answer),
+    /// With a reason.
+    Failed(Failed),
+    /// The store holds the answer to this fingerprint.
+    Unchanged(String),
+}
+
+/// A valid answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Answer {
+    /// One value per answer column.
+    pub values: Map<String, Value>,
+    /// Hash of all that was asked: a row with the same fingerprint need not be asked again.
+    pub fingerprint: String,
+    /// The version of the model that answered.
+    pub model: String,
+}
+
+/// Why a row failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failed {
+    /// A word for programs: `duplicate_key`, `malformed`, `blocked_prompt:SAFETY`, …
+    pub reason: String,
+    /// A sentence for people, without the row's text.
+    pub message: String,
+}
+
+/// What a row took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Spent {
+    /// Calls sent for this row.
+    pub attempts: u32,
+    /// Calls that the model charged for.
+    pub paid_calls: u32,
+    /// Calls of which nobody knows whether they were charged.
+    pub ambiguous_calls: u32,
+    /// Tokens of the paid calls.
+    pub usage: Usage,
+    /// From the first call to the last reply, in milliseconds.
+    pub latency_ms: u64,
+}
+
+impl Spent {
+    /// No call was made.
+    pub fn is_nothing(&self) -> bool {
+        *self == Spent::default()
+    }
+}
+
+/// Tokens, as `usageMetadata` counts them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Usage {
+    /// `promptTokenCount`, cached ones included.
+    pub prompt: u64,
+    /// `candidatesTokenCount`.
+    pub output: u64,
+    /// `thoughtsTokenCount`.
+    pub thought: u64,
+    /// `cachedContentTokenCount`.
+    pub cached: u64,
+}
+
+impl AddAssign for Usage {
+    fn add_assign(&mut self, more: Usage) {
+        self.prompt += more.prompt;
+        self.output += more.output;
+        self.thought += more.thought;
+        self.cached += more.cached;
+    }
+}
+
+/// One line of a checkpoint segment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CheckpointLine {
+    /// A row that has its outcome.
+    Settled(AnswerLine),
+    /// A row that was given back without one when its shard was released.
+    Unsettled {
+        /// The row.
+        ordinal: u64,
+        /// What it took so far.
+        spent: Spent,
+        /// The last that the model said was a server error.
+        server_error: bool,
+    },
+    /// A call about this row is about to start, in a shard that is suspected of killing its process.
+    Marker {
+        /// The row.
+        ordinal: u64,
+    },
+}
+
+/// Counters of a part, or of a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Parts.
+    pub shards: u64,
+    /// Answers that are in the target.
+    pub loaded: u64,
+    /// Rows that failed, cancelled ones included.
+    pub failed: u64,
+    /// Rows that failed because a person cancelled the run.
+    pub cancelled: u64,
+    /// Rows whose answer was there already.
+    pub unchanged: u64,
+    /// Rows of which a newer run's answer is in the target.
+    pub superseded: u64,
+    /// Calls that the model charged for.
+    pub paid_calls: u64,
+    /// Calls of which nobody knows.
+    pub ambiguous_calls: u64,
+    /// Paid answers that were thrown away.
+    pub wasted_answers: u64,
+    /// Tokens.
+    pub usage: Usage,
+}
+
+impl Counts {
+    /// Rows with an outcome.
+    pub fn rows(&self) -> u64 {
+        self.loaded + self.failed + self.unchanged + self.superseded
+    }
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, more: Counts) {
+        self.shards += more.shards;
+        self.loaded += more.loaded;
+        self.failed += more.failed;
+        self.cancelled += more.cancelled;
+        self.unchanged += more.unchanged;
+        self.superseded += more.superseded;
+        self.paid_calls += more.paid_calls;
+        self.ambiguous_calls += more.ambiguous_calls;
+        self.wasted_answers += more.wasted_answers;
+        self.usage += more.usage;
+    }
+}

@@ -1,0 +1,1 @@
+//! Rows of a file: sniffed, decoded and checked as a stream.
