@@ -3,11 +3,16 @@
 //! Start with [`names`] (what an object is called), [`record`] (what is in it) and [`ports`] (what a leg may do).
 //! Pure logic lives apart from I/O: everything here that awaits does so on a port or on the [`clock`].
 
+pub mod checkpoint;
+pub mod claims;
 pub mod clock;
+pub mod deadline;
 pub mod gemini;
 pub mod limits;
 pub mod names;
+pub mod outcome;
 pub mod pipeline;
 pub mod ports;
 pub mod record;
 pub mod rows;
+pub mod write;
