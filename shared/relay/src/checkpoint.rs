@@ -65,7 +65,8 @@ impl Checkpoints {
 
     /// In how many epochs a row was given back for a server error while another row of the shard was answered.
     pub fn server_error_epochs(&self, ordinal: u64) -> usize {
-        let answered: BTreeSet<u32> = self.lines().filter(|(_, line)| is_answer(line)).map(|(epoch, _)| epoch).collect();
+        let answered: BTreeSet<u32> =
+            self.lines().filter(|(_, line)| is_answer(line)).map(|(epoch, _)| epoch).collect();
         self.given_back(ordinal, GivenBack::ServerError).intersection(&answered).count()
     }
 

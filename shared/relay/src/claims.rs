@@ -133,7 +133,12 @@ impl Claims {
     }
 
     /// Takes over a free claim at the generation that was seen. `last_segment` is the shard's last checkpoint now.
-    pub async fn take_over(&self, name: &str, stale: Stale, last_segment: Option<String>) -> Result<Claimed, ObjectsError> {
+    pub async fn take_over(
+        &self,
+        name: &str,
+        stale: Stale,
+        last_segment: Option<String>,
+    ) -> Result<Claimed, ObjectsError> {
         let deaths = deaths(&stale.body, last_segment.as_deref());
         let body = self.body(stale.body.epoch + 1, deaths, last_segment);
         let sent = self.clock.instant();

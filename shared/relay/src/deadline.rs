@@ -2,7 +2,9 @@
 
 use crate::names::{Bucket, RunId, ShardIndex};
 use crate::pipeline::Pipeline;
-use crate::ports::{Ended, Generation, Loaded, Meta, Object, Objects, ObjectsError, Part, Records, RecordsError, RunRow};
+use crate::ports::{
+    Ended, Generation, Loaded, Meta, Object, Objects, ObjectsError, Part, Records, RecordsError, RunRow,
+};
 use crate::record::Key;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -33,7 +35,13 @@ impl Objects for Deadline<dyn Objects> {
     async fn create(&self, bucket: Bucket, name: &str, body: Bytes) -> Result<Meta, ObjectsError> {
         objects(self.0.create(bucket, name, body)).await
     }
-    async fn replace(&self, bucket: Bucket, name: &str, body: Bytes, expected: Generation) -> Result<Meta, ObjectsError> {
+    async fn replace(
+        &self,
+        bucket: Bucket,
+        name: &str,
+        body: Bytes,
+        expected: Generation,
+    ) -> Result<Meta, ObjectsError> {
         objects(self.0.replace(bucket, name, body, expected)).await
     }
     async fn remove(&self, bucket: Bucket, name: &str, expected: Option<Generation>) -> Result<(), ObjectsError> {
@@ -42,15 +50,31 @@ impl Objects for Deadline<dyn Objects> {
     async fn stat(&self, bucket: Bucket, name: &str) -> Result<Option<Meta>, ObjectsError> {
         objects(self.0.stat(bucket, name)).await
     }
-    async fn read(&self, bucket: Bucket, name: &str, generation: Option<Generation>) -> Result<Option<Object>, ObjectsError> {
+    async fn read(
+        &self,
+        bucket: Bucket,
+        name: &str,
+        generation: Option<Generation>,
+    ) -> Result<Option<Object>, ObjectsError> {
         objects(self.0.read(bucket, name, generation)).await
     }
     async fn read_range(
-        &self, bucket: Bucket, name: &str, generation: Generation, offset: u64, most: usize,
+        &self,
+        bucket: Bucket,
+        name: &str,
+        generation: Generation,
+        offset: u64,
+        most: usize,
     ) -> Result<Option<Bytes>, ObjectsError> {
         objects(self.0.read_range(bucket, name, generation, offset, most)).await
     }
-    async fn list(&self, bucket: Bucket, prefix: &str, after: Option<&str>, most: usize) -> Result<Vec<Meta>, ObjectsError> {
+    async fn list(
+        &self,
+        bucket: Bucket,
+        prefix: &str,
+        after: Option<&str>,
+        most: usize,
+    ) -> Result<Vec<Meta>, ObjectsError> {
         objects(self.0.list(bucket, prefix, after, most)).await
     }
 }

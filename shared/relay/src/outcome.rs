@@ -37,7 +37,15 @@ pub enum Class {
 
 /// Finish reasons of a candidate that was blocked (Gemini API reference, `FinishReason`).
 const BLOCKED: &[&str] = &[
-    "SAFETY", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "RECITATION", "OTHER", "LANGUAGE", "IMAGE_SAFETY", "MODEL_ARMOR",
+    "SAFETY",
+    "BLOCKLIST",
+    "PROHIBITED_CONTENT",
+    "SPII",
+    "RECITATION",
+    "OTHER",
+    "LANGUAGE",
+    "IMAGE_SAFETY",
+    "MODEL_ARMOR",
 ];
 
 /// Longest word of the model's that is kept as a reason: reasons are labels.
@@ -59,7 +67,9 @@ pub fn classify(said: &Result<Reply, Fault>, validate: impl FnOnce(&str) -> Resu
     }
     match reply.finish.as_deref() {
         Some("MAX_TOKENS") => Class::Truncated,
-        Some("STOP" | "FINISH_REASON_UNSPECIFIED") | None if reply.text.is_empty() => Class::Malformed("the answer is empty".into()),
+        Some("STOP" | "FINISH_REASON_UNSPECIFIED") | None if reply.text.is_empty() => {
+            Class::Malformed("the answer is empty".into())
+        }
         Some("STOP" | "FINISH_REASON_UNSPECIFIED") | None => match validate(&reply.text) {
             Ok(values) => Class::Answer(values),
             Err(rule) => Class::Malformed(rule),
@@ -124,17 +134,27 @@ pub fn decide(class: Class, pipeline: &Pipeline, spent: &Spent, history: &Histor
         Class::Answer(values) => Step::Answer(values),
         Class::Malformed(_) if spent.paid_calls <= pipeline.run.paid_retries => Step::Again,
         Class::Malformed(rule) => fail("malformed".into(), &rule),
-        Class::Truncated if history.truncated <= 1 && pipeline.model.retry_output_tokens.is_some() => Step::AgainWithMore,
-        Class::Truncated => fail("truncated".into(), "the answer was cut: raise [model] max_output_tokens, or set retry_output_tokens"),
+        Class::Truncated if history.truncated <= 1 && pipeline.model.retry_output_tokens.is_some() => {
+            Step::AgainWithMore
+        }
+        Class::Truncated => {
+            fail("truncated".into(), "the answer was cut: raise [model] max_output_tokens, or set retry_output_tokens")
+        }
         Class::BlockedPrompt(reason) => fail(format!("blocked_prompt:{reason}"), "the model refused the prompt"),
-        Class::BlockedAnswer(reason) if matches!(reason.as_str(), "RECITATION" | "OTHER") && history.odd <= 1 => Step::Again,
+        Class::BlockedAnswer(reason) if matches!(reason.as_str(), "RECITATION" | "OTHER") && history.odd <= 1 => {
+            Step::Again
+        }
         Class::BlockedAnswer(reason) => fail(format!("blocked_answer:{reason}"), "the model withheld its answer"),
         Class::UnknownFinish(_) if history.odd <= 1 => Step::Again,
-        Class::UnknownFinish(value) => fail(format!("unknown_finish:{value}"), "the model ended for a reason that Tasuki does not know"),
+        Class::UnknownFinish(value) => {
+            fail(format!("unknown_finish:{value}"), "the model ended for a reason that Tasuki does not know")
+        }
         Class::Busy(retry_after) => Step::Wait(retry_after),
         Class::Unavailable => Step::Retry,
         Class::Ambiguous if spent.ambiguous_calls < AMBIGUOUS_CALLS_MAX => Step::Again,
-        Class::Ambiguous => fail("timeout".into(), "the model did not reply in time, twice; the calls may have been charged"),
+        Class::Ambiguous => {
+            fail("timeout".into(), "the model did not reply in time, twice; the calls may have been charged")
+        }
         Class::Invalid(what) => Step::Withhold(Failed { reason: "rejected".into(), message: what }),
         Class::Systemic(what) => Step::Systemic(what),
     }
@@ -162,13 +182,26 @@ mod tests {
                 retry_output_tokens,
                 thinking: Thinking::Minimal,
             },
-            run: RunSettings { rows_per_shard: None, max_in_flight: 1, paid_retries: 1, give_up_after: None, only_changed: false },
+            run: RunSettings {
+                rows_per_shard: None,
+                max_in_flight: 1,
+                paid_retries: 1,
+                give_up_after: None,
+                only_changed: false,
+            },
             table: "t".into(),
         }
     }
 
     fn any_said() -> impl Strategy<Value = Result<Reply, Fault>> {
-        let word = || proptest::option::of(prop_oneof!["[A-Z_]{0,60}", Just("STOP".to_owned()), Just("MAX_TOKENS".to_owned()), ".{0,20}"]);
+        let word = || {
+            proptest::option::of(prop_oneof![
+                "[A-Z_]{0,60}",
+                Just("STOP".to_owned()),
+                Just("MAX_TOKENS".to_owned()),
+                ".{0,20}"
+            ])
+        };
         let reply = (".{0,20}", word(), word());
         prop_oneof![
             4 => reply.prop_map(|(text, finish, blocked)| Ok(Reply { text, finish, blocked, ..Reply::default() })),

@@ -20,7 +20,12 @@ pub enum Written {
 /// # Errors
 /// `Denied` when the object is absent and may not be created; `Unknown` when neither the write nor the read-back was
 /// confirmed: then nothing may be cleaned up or acknowledged.
-pub async fn create_once(objects: &dyn Objects, bucket: Bucket, name: &str, body: Bytes) -> Result<Written, ObjectsError> {
+pub async fn create_once(
+    objects: &dyn Objects,
+    bucket: Bucket,
+    name: &str,
+    body: Bytes,
+) -> Result<Written, ObjectsError> {
     let error = match objects.create(bucket, name, body.clone()).await {
         Ok(meta) => return Ok(Written::Won(meta)),
         Err(error) => error,
