@@ -3,11 +3,15 @@
 //! Start with [`names`] (what an object is called), [`record`] (what is in it) and [`ports`] (what a leg may do).
 //! Pure logic lives apart from I/O: everything here that awaits does so on a port or on the [`clock`].
 
+pub mod answer;
 pub mod clock;
 pub mod gemini;
 pub mod limits;
 pub mod names;
 pub mod pipeline;
 pub mod ports;
+pub mod prompt;
 pub mod record;
 pub mod rows;
+pub mod schema;
+pub mod stand_in;
