@@ -82,7 +82,7 @@ fn column_value(column: &AnswerColumn, words: &[String], seed: &Seed) -> Value {
             (0..count).map(|n| ((seed.of_column(&column.name, 100) + n as u64) as f64 / 100.0).into()).collect()
         }
         ValueType::Boolean => {
-            (0..count).map(|n| ((seed.of_column(&column.name, 2) + n as u64) % 2 == 0).into()).collect()
+            (0..count).map(|n| (seed.of_column(&column.name, 2) + n as u64).is_multiple_of(2).into()).collect()
         }
     };
     match column.count {
@@ -101,7 +101,7 @@ fn themes(words: &[String], column: &str, most: usize, count: usize) -> Vec<Stri
     let shortened = words.iter().map(|word| shorten(word, most));
     // Single characters, common kanji first: the last resort, needed when `most` is 1 or 2.
     let single = ('一'..='龯').map(String::from);
-    let candidates = words.iter().cloned().filter(fits).chain(pairs.filter(fits));
+    let candidates = words.iter().filter(|word| fits(word)).cloned().chain(pairs.filter(fits));
     let candidates = candidates.chain(shortened).chain(numbered.filter(fits)).chain(single);
     let mut seen = BTreeSet::new();
     candidates.filter(|text| !text.is_empty() && seen.insert(text.clone())).take(count).collect()
@@ -210,7 +210,7 @@ impl Seed {
 mod tests {
     use super::*;
     use crate::answer::validate;
-    use crate::pipeline::{ModelSettings, VALUES_MAX};
+    use crate::pipeline::VALUES_MAX;
     use crate::record::Usage;
     use proptest::prelude::*;
     use serde_json::json;
@@ -291,7 +291,7 @@ mod tests {
     #[tokio::test]
     async fn the_reply_says_who_answered_and_charges_nothing() {
         let row = json!({"id": "p-1", "name": "Clay teapot", "category": "Kitchen", "description": "Pours well."});
-        let pipeline = Arc::new(Pipeline { model: ModelSettings { ..themes_pipeline().model }, ..themes_pipeline() });
+        let pipeline = Arc::new(themes_pipeline());
         let row = Arc::new(row.as_object().unwrap().clone());
         let ask = Ask { pipeline: pipeline.clone(), prompt: String::new(), row, max_output_tokens: None };
         let reply = StandIn.ask(&ask).await.unwrap();
@@ -302,10 +302,7 @@ mod tests {
     #[test]
     fn japanese_is_cut_where_its_scripts_change() {
         let words = ranked(&["備前焼の急須。ステンレスの茶こしを使うので、急須の中を洗いやすい。"]);
-        assert_eq!(
-            words,
-            ["急須", "ステンレス", "備前焼", "茶"].into_iter().filter(|word| *word != "茶").collect::<Vec<_>>()
-        );
+        assert_eq!(words, ["急須", "備前焼", "ステンレス"]);
     }
 
     #[test]

@@ -169,9 +169,8 @@ fn every_syntax_error_has_its_place() {
 
 #[test]
 fn a_column_counts_characters_not_bytes() {
-    assert!(
-        said("'{{ text }}'", "'商品 {{ text | uper }}'").starts_with("4:19: template: there is no filter \"uper\"")
-    );
+    let said = said("'{{ text }}'", "'商品 {{ text | uper }}'");
+    assert!(said.starts_with("4:26: template: there is no filter \"uper\""), "{said}");
 }
 
 #[test]
