@@ -3,6 +3,7 @@
 //! Start with [`names`] (what an object is called), [`record`] (what is in it) and [`ports`] (what a leg may do).
 //! Pure logic lives apart from I/O: everything here that awaits does so on a port or on the [`clock`].
 
+pub mod answer;
 pub mod checkpoint;
 pub mod claims;
 pub mod clock;
@@ -14,7 +15,10 @@ pub mod names;
 pub mod outcome;
 pub mod pipeline;
 pub mod ports;
+pub mod prompt;
 pub mod record;
 pub mod rows;
+pub mod schema;
+pub mod stand_in;
 pub mod sweep;
 pub mod write;
