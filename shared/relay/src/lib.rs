@@ -7,6 +7,7 @@ pub mod clock;
 pub mod gemini;
 pub mod limits;
 pub mod names;
+pub mod pace;
 pub mod pipeline;
 pub mod ports;
 pub mod record;
