@@ -13,6 +13,7 @@ pub mod jobs;
 pub mod limits;
 pub mod names;
 pub mod outcome;
+pub mod pace;
 pub mod pipeline;
 pub mod ports;
 pub mod prompt;
