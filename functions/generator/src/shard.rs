@@ -254,7 +254,7 @@ impl Shard {
                     }
                     None => return,
                 },
-                _ = flush.tick() => self.save(Vec::new()).await,
+                _ = flush.tick() => drop(self.save(Vec::new()).await),
                 _ = control.tick() => self.look_at_control().await,
                 () = grace(&self.job, self.generator.settings.stop_grace) => return self.drain(&mut ends),
             }

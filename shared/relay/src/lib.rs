@@ -20,6 +20,7 @@ pub mod prompt;
 pub mod record;
 pub mod rows;
 pub mod schema;
+pub mod settle;
 pub mod stand_in;
 pub mod sweep;
 pub mod write;

@@ -1,0 +1,80 @@
+//! The loader's sweep: parts without a ledger row, runs that are complete, notices that were not sent.
+
+use crate::{Loader, unconfirmed};
+use futures::StreamExt;
+use std::sync::{Arc, PoisonError};
+use tasuki_relay::names::{self, Bucket, RunId, ShardId, ShardIndex};
+use tasuki_relay::ports::{Event, Why};
+use tasuki_relay::sweep::{Marks, PAGE, REDRIVES_MAX, Redriven, Sweep, open_runs};
+
+/// Parts that a sweep loads at once.
+const AT_ONCE: usize = 4;
+
+/// What a process remembers between sweeps.
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    redriven: Redriven,
+    marks: Marks,
+}
+
+impl Memory {
+    pub fn forget(&mut self, run: &RunId) {
+        self.marks.forget(run);
+        self.redriven.forget(&names::shards(run));
+    }
+}
+
+impl Loader {
+    /// Loads what is due, completes runs, and publishes what was not. Returns how many parts it drove.
+    pub async fn sweep(self: &Arc<Self>) -> Result<usize, Why> {
+        let due = self.due(Sweep::ByAge, None).await?;
+        let driven = due.len();
+        let handled = futures::stream::iter(due).map(|event| async move { self.handle(&event).await });
+        handled.buffer_unordered(AT_ONCE).for_each(|_| async {}).await;
+        for ended in self.records.unpublished(None).await.map_err(unconfirmed)? {
+            self.publish(&ended).await?;
+        }
+        Ok(driven)
+    }
+
+    /// The parts without a ledger row that are due, as events: of all open runs, or of one. Completes runs on its way: an
+    /// `open/` that a late splitter made again for an ended run is removed.
+    pub async fn due(&self, sweep: Sweep, only: Option<&RunId>) -> Result<Vec<Event>, Why> {
+        let mut due = Vec::new();
+        for run in open_runs(&*self.objects, only).await? {
+            self.due_of(sweep, &run, &mut due).await?;
+            self.complete(&run).await?;
+        }
+        Ok(due)
+    }
+
+    async fn due_of(&self, sweep: Sweep, run: &RunId, due: &mut Vec<Event>) -> Result<(), Why> {
+        let (prefix, most) = (names::shards(run), due.len() + REDRIVES_MAX);
+        let mut after = Some(names::before(run, self.memory(|memory| memory.marks.first(run))));
+        while due.len() < most {
+            let answers = self.objects.list(Bucket::Answers, &prefix, after.as_deref(), PAGE).await?;
+            let shards: Vec<ShardIndex> =
+                answers.iter().filter_map(|meta| ShardId::parse_object(&meta.name).ok()).map(|id| id.shard).collect();
+            let ledger = self.records.ledgered(run, &shards).await.map_err(unconfirmed)?;
+            for meta in &answers {
+                let Ok(id) = ShardId::parse_object(&meta.name) else { continue };
+                if ledger.contains(&id.shard) {
+                    self.memory(|memory| memory.marks.done(run, id.shard.0));
+                } else if due.len() < most
+                    && self.memory(|memory| memory.redriven.due(sweep, &meta.name, meta.created, self.clock.now()))
+                {
+                    due.push(Event { bucket: Bucket::Answers, name: meta.name.clone(), generation: meta.generation });
+                }
+            }
+            after = answers.last().map(|meta| meta.name.clone());
+            if answers.len() < PAGE {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn memory<T>(&self, look: impl FnOnce(&mut Memory) -> T) -> T {
+        look(&mut self.swept.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
