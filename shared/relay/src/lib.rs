@@ -11,3 +11,4 @@ pub mod pipeline;
 pub mod ports;
 pub mod record;
 pub mod rows;
+pub mod settle;

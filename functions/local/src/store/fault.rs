@@ -1,0 +1,54 @@
+//! What an error of SQLite means to the relay.
+
+use rusqlite::ffi::{self, ErrorCode};
+use tasuki_relay::ports::RecordsError;
+
+/// A [`RecordsError`] that `?` makes of an error of SQLite.
+#[derive(Debug)]
+pub(super) struct Fault(pub RecordsError);
+
+impl From<RecordsError> for Fault {
+    fn from(error: RecordsError) -> Fault {
+        Fault(error)
+    }
+}
+
+impl From<rusqlite::Error> for Fault {
+    /// What a retry or a person with a free disk can heal is `Unknown`; the rest needs the store mended. SQLite's
+    /// messages name tables and columns, never values.
+    fn from(error: rusqlite::Error) -> Fault {
+        let passing = matches!(
+            error.sqlite_error_code(),
+            Some(
+                ErrorCode::DatabaseBusy
+                    | ErrorCode::DatabaseLocked
+                    | ErrorCode::SystemIoFailure
+                    | ErrorCode::DiskFull
+                    | ErrorCode::OutOfMemory
+                    | ErrorCode::OperationInterrupted
+                    | ErrorCode::OperationAborted
+                    | ErrorCode::FileLockingProtocolFailed
+                    | ErrorCode::SchemaChanged
+            )
+        );
+        Fault(match passing {
+            true => RecordsError::Unknown(error.to_string()),
+            false => RecordsError::Systemic(format!("the SQLite store cannot be used: {error}")),
+        })
+    }
+}
+
+/// The constraint that `error` breaches, as SQLite names it; `None` for any other error.
+pub(super) fn breach(error: &rusqlite::Error) -> Option<&'static str> {
+    let error = error.sqlite_error().filter(|error| error.code == ErrorCode::ConstraintViolation)?;
+    Some(match error.extended_code {
+        ffi::SQLITE_CONSTRAINT_CHECK => "CHECK",
+        ffi::SQLITE_CONSTRAINT_DATATYPE => "DATATYPE",
+        ffi::SQLITE_CONSTRAINT_FOREIGNKEY => "FOREIGN_KEY",
+        ffi::SQLITE_CONSTRAINT_NOTNULL => "NOT_NULL",
+        ffi::SQLITE_CONSTRAINT_PRIMARYKEY => "PRIMARY_KEY",
+        ffi::SQLITE_CONSTRAINT_TRIGGER => "TRIGGER",
+        ffi::SQLITE_CONSTRAINT_UNIQUE => "UNIQUE",
+        _ => "CONSTRAINT",
+    })
+}
