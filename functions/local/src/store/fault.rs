@@ -52,3 +52,29 @@ pub(super) fn breach(error: &rusqlite::Error) -> Option<&'static str> {
         _ => "CONSTRAINT",
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(code: i32) -> RecordsError {
+        Fault::from(rusqlite::Error::SqliteFailure(ffi::Error::new(code), None)).0
+    }
+
+    #[test]
+    fn what_may_pass_is_unknown_and_what_must_be_mended_is_systemic() {
+        for code in [ffi::SQLITE_BUSY, ffi::SQLITE_BUSY_SNAPSHOT, ffi::SQLITE_IOERR_FSYNC, ffi::SQLITE_FULL] {
+            assert!(matches!(of(code), RecordsError::Unknown(_)), "{code}");
+        }
+        for code in [ffi::SQLITE_CORRUPT, ffi::SQLITE_NOTADB, ffi::SQLITE_READONLY, ffi::SQLITE_ERROR] {
+            assert!(matches!(of(code), RecordsError::Systemic(_)), "{code}");
+        }
+    }
+
+    #[test]
+    fn only_a_constraint_is_the_rows_fault() {
+        let code = |code| breach(&rusqlite::Error::SqliteFailure(ffi::Error::new(code), None));
+        assert_eq!(code(ffi::SQLITE_CONSTRAINT_CHECK), Some("CHECK"));
+        assert_eq!(code(ffi::SQLITE_BUSY), None);
+    }
+}
