@@ -2,7 +2,7 @@
 
 use super::fault::Fault;
 use super::runs::{COUNTS, counts_out, int};
-use super::target::{self, key_out};
+use super::{rows, target};
 use rusqlite::types::Value as Sql;
 use rusqlite::{Connection, params, params_from_iter};
 use std::collections::BTreeMap;
@@ -25,14 +25,14 @@ pub(super) fn load(connection: &Connection, part: &Part, now: Millis) -> Result<
         true => BTreeMap::new(),
         false => {
             target::ensure(connection, &part.pipeline)?;
-            target::existing(connection, &part.pipeline, keys)?
+            rows::existing(connection, &part.pipeline, keys)?
         }
     };
     let settled = settle(part, &existing);
     book_run(connection, part, now)?;
     book_shard(connection, part, &settled.counts, now)?;
     if !(settled.upserts.is_empty() && settled.touches.is_empty()) {
-        target::write(connection, part, &settled, now)?;
+        rows::write(connection, part, &settled, now)?;
     }
     book_failures(connection, run, &settled.failures)?;
     Ok(Loaded::Now(settled.counts))
@@ -96,7 +96,7 @@ fn book_failures(connection: &Connection, run: &str, failures: &[Failure]) -> ru
         "INSERT INTO Failures (run, ordinal, key, reason, message, attempts) VALUES (?, ?, ?, ?, ?, ?)",
     )?;
     for Failure { ordinal, key, reason, message, attempts } in failures {
-        let key = key.as_ref().map_or(Sql::Null, key_out);
+        let key = key.as_ref().map_or(Sql::Null, rows::key_out);
         insert.execute(params![run, int(*ordinal), key, reason, message, attempts])?;
     }
     Ok(())

@@ -3,6 +3,7 @@
 mod fault;
 mod load;
 mod reader;
+mod rows;
 mod runs;
 mod target;
 
@@ -139,6 +140,6 @@ impl Records for Store {
 
     async fn fingerprints(&self, pipeline: &Pipeline, keys: &[Key]) -> Result<BTreeMap<Key, String>, RecordsError> {
         let (pipeline, keys) = (pipeline.clone(), keys.to_vec());
-        self.blocking(move |connection, _| target::fingerprints(connection, &pipeline, keys)).await
+        self.blocking(move |connection, _| rows::fingerprints(connection, &pipeline, keys)).await
     }
 }

@@ -1,6 +1,7 @@
 //! What the operator's commands ask of the store, also while another process writes it.
 
 use super::fault::Fault;
+use super::rows;
 use super::runs::{self, int, parsed, uint};
 use super::target::{self, quoted};
 use super::{BUSY, version};
@@ -72,7 +73,7 @@ impl Reader {
         let read = |row: &Row<'_>| {
             Ok(FailureRow {
                 ordinal: uint(row.get("ordinal")?),
-                key: target::key_in(row.get_ref("key")?),
+                key: rows::key_in(row.get_ref("key")?),
                 reason: row.get("reason")?,
                 message: row.get("message")?,
                 attempts: row.get("attempts")?,
@@ -114,18 +115,16 @@ impl Reader {
                 quoted(&pipeline.table)
             );
             let mut select = connection.prepare(&sql)?;
-            let mut rows = select.query(params![run.map(RunId::as_str), int(limit)])?;
-            while let Some(row) = rows.next()? {
+            let mut found = select.query(params![run.map(RunId::as_str), int(limit)])?;
+            while let Some(row) = found.next()? {
                 let mut values = Vec::with_capacity(pipeline.answer.len());
                 for column in &pipeline.answer {
                     let at = known.iter().position(|known| known.name == column.name);
                     let value = at.map(|at| row.get_ref(4 + at)).transpose()?;
-                    values.push((
-                        column.name.clone(),
-                        value.map_or(Value::Null, |value| target::answer_in(column, value)),
-                    ));
+                    values
+                        .push((column.name.clone(), value.map_or(Value::Null, |value| rows::answer_in(column, value))));
                 }
-                let Some(key) = target::key_in(row.get_ref(3)?) else { continue };
+                let Some(key) = rows::key_in(row.get_ref(3)?) else { continue };
                 let (run, model, ordinal) = (parsed(row, "run")?, row.get(1)?, uint(row.get(2)?));
                 if each(ResultRow { key, values, run, model, ordinal }).is_break() {
                     break;
