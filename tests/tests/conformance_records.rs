@@ -18,13 +18,13 @@ const S0: ShardIndex = ShardIndex(0);
 
 /// A folder that goes away with the test, and the store's path in it.
 fn folder() -> (tempfile::TempDir, PathBuf) {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().expect("makes a folder");
     let path = folder.path().join("tasuki.db");
     (folder, path)
 }
 
 fn open(path: &Path) -> Store {
-    Store::open(path, Clock::starting_at(Millis(1_763_620_000_000))).unwrap()
+    Store::open(path, Clock::starting_at(Millis(1_763_620_000_000))).expect("opens")
 }
 
 fn results(path: &Path, pipeline: &Pipeline, run: Option<i64>, limit: u64) -> Vec<ResultRow> {
@@ -33,7 +33,7 @@ fn results(path: &Path, pipeline: &Pipeline, run: Option<i64>, limit: u64) -> Ve
         rows.push(row);
         ControlFlow::Continue(())
     };
-    Reader::open(path).results(pipeline, run.map(run_id).as_ref(), limit, each).unwrap();
+    Reader::open(path).results(pipeline, run.map(run_id).as_ref(), limit, each).expect("answers");
     rows
 }
 
