@@ -137,6 +137,15 @@ async fn the_refusal_shard_ends_a_run_at_once(records: &dyn Records) {
     let late = finish(records, 160).await;
     assert_eq!((late.state, late.ended_at, late.counts.loaded), (RunState::Failed, failed.ended_at, 2));
     assert_eq!(notices(records, 160).await.len(), 1);
+
+    // Beside another refused shard, in either order, it is the one that counts.
+    for (number, shards) in [(161, [ShardIndex(3), ShardIndex::REFUSAL]), (162, [ShardIndex::REFUSAL, ShardIndex(3)])] {
+        for shard in shards {
+            load(records, &refusal(&target, number, shard, &format!("by {shard}"))).await;
+        }
+        let failed = finish(records, number).await;
+        assert_eq!((failed.state, failed.refused.as_deref()), (RunState::Failed, Some("by 99999999")));
+    }
 }
 
 async fn a_cancelled_row_makes_a_cancelled_run(records: &dyn Records) {
