@@ -1,0 +1,154 @@
+//! What the operator's commands ask of the store, also while another process writes it.
+
+use super::fault::Fault;
+use super::rows;
+use super::runs::{self, int, parsed, uint};
+use super::target::{self, quoted};
+use super::{BUSY, version};
+use rusqlite::{Connection, OpenFlags, Row, params};
+use serde_json::Value;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use tasuki_relay::names::RunId;
+use tasuki_relay::pipeline::Pipeline;
+use tasuki_relay::ports::{RecordsError, RunRow};
+use tasuki_relay::record::Key;
+
+/// A row that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailureRow {
+    /// Position in the source.
+    pub ordinal: u64,
+    /// The row's key, where it has one.
+    pub key: Option<Key>,
+    /// A word for programs.
+    pub reason: String,
+    /// A sentence for people.
+    pub message: String,
+    /// Calls sent for it.
+    pub attempts: u32,
+}
+
+/// A row of a target table.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ResultRow {
+    /// Its key.
+    pub key: Key,
+    /// Answer columns in the pipeline's order; arrays decoded; null where the row is older than the column.
+    pub values: Vec<(String, Value)>,
+    /// The run that wrote or confirmed it last.
+    pub run: RunId,
+    /// The version of the model that answered.
+    pub model: String,
+    /// Its position in that run's source.
+    pub ordinal: u64,
+}
+
+/// A store to look at. A file that is not there yet is an empty store.
+///
+/// Each question opens the file anew, so that a reader can be kept while the file comes to be.
+#[derive(Clone, Debug)]
+pub struct Reader {
+    path: PathBuf,
+}
+
+impl Reader {
+    /// A reader of the store at `path`.
+    pub fn open(path: &Path) -> Reader {
+        Reader { path: path.to_owned() }
+    }
+
+    /// All runs, newest first.
+    pub fn runs(&self) -> Result<Vec<RunRow>, RecordsError> {
+        self.ask(|connection| Ok(runs::runs(connection, "TRUE", [])?))
+    }
+
+    /// One run, if any part of it is loaded.
+    pub fn run(&self, run: &RunId) -> Result<Option<RunRow>, RecordsError> {
+        self.ask(|connection| Ok(runs::run(connection, run)?))
+    }
+
+    /// The failed rows of a run in their order, `limit` at most.
+    pub fn failures(&self, run: &RunId, limit: u64) -> Result<Vec<FailureRow>, RecordsError> {
+        let read = |row: &Row<'_>| {
+            Ok(FailureRow {
+                ordinal: uint(row.get("ordinal")?),
+                key: rows::key_in(row.get_ref("key")?),
+                reason: row.get("reason")?,
+                message: row.get("message")?,
+                attempts: row.get("attempts")?,
+            })
+        };
+        self.ask(|connection| {
+            let mut select = connection.prepare("SELECT * FROM Failures WHERE run = ? ORDER BY ordinal LIMIT ?")?;
+            Ok(select.query_map(params![run.as_str(), int(limit)], read)?.collect::<Result<_, _>>()?)
+        })
+    }
+
+    /// How many rows of a run failed for which reason, the most frequent first.
+    pub fn failure_reasons(&self, run: &RunId) -> Result<Vec<(String, u64)>, RecordsError> {
+        self.ask(|connection| {
+            let mut select = connection.prepare(
+                "SELECT reason, COUNT(*) FROM Failures WHERE run = ? GROUP BY reason ORDER BY COUNT(*) DESC, reason",
+            )?;
+            let read = |row: &Row<'_>| Ok((row.get(0)?, uint(row.get(1)?)));
+            Ok(select.query_map([run.as_str()], read)?.collect::<Result<_, _>>()?)
+        })
+    }
+
+    /// The rows of the pipeline's target table in order of ordinals, `limit` at most: those that `run` wrote or
+    /// confirmed last, or all. Stops early when `each` says so.
+    pub fn results(
+        &self,
+        pipeline: &Pipeline,
+        run: Option<&RunId>,
+        limit: u64,
+        mut each: impl FnMut(ResultRow) -> ControlFlow<()>,
+    ) -> Result<(), RecordsError> {
+        self.ask(|connection| {
+            let Some(known) = target::known(connection, pipeline)? else { return Ok(()) };
+            let key = quoted(&pipeline.key);
+            let answers: String = known.iter().map(|column| format!(", {}", quoted(&column.name))).collect();
+            let sql = format!(
+                "SELECT run, model, ordinal, {key}{answers} FROM {} WHERE ?1 IS NULL OR run = ?1 \
+                 ORDER BY ordinal, {key} LIMIT ?2",
+                quoted(&pipeline.table)
+            );
+            let mut select = connection.prepare(&sql)?;
+            let mut found = select.query(params![run.map(RunId::as_str), int(limit)])?;
+            while let Some(row) = found.next()? {
+                let mut values = Vec::with_capacity(pipeline.answer.len());
+                for column in &pipeline.answer {
+                    let at = known.iter().position(|known| known.name == column.name);
+                    let value = at.map(|at| row.get_ref(4 + at)).transpose()?;
+                    values
+                        .push((column.name.clone(), value.map_or(Value::Null, |value| rows::answer_in(column, value))));
+                }
+                let Some(key) = rows::key_in(row.get_ref(3)?) else { continue };
+                let (run, model, ordinal) = (parsed(row, "run")?, row.get(1)?, uint(row.get(2)?));
+                if each(ResultRow { key, values, run, model, ordinal }).is_break() {
+                    break;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// The default where there is no store yet.
+    fn ask<T: Default>(&self, question: impl FnOnce(&Connection) -> Result<T, Fault>) -> Result<T, RecordsError> {
+        let ask = || match self.connect()? {
+            Some(connection) => question(&connection),
+            None => Ok(T::default()),
+        };
+        ask().map_err(|Fault(error)| error)
+    }
+
+    fn connect(&self) -> Result<Option<Connection>, Fault> {
+        if !self.path.exists() {
+            return Ok(None);
+        }
+        let connection = Connection::open_with_flags(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        connection.busy_timeout(BUSY)?;
+        Ok((version(&connection)? != 0).then_some(connection))
+    }
+}

@@ -1,0 +1,3 @@
+//! The ports in memory.
+
+pub mod records;
