@@ -1,0 +1,7 @@
+//! Conformance suites: what every adapter of a port must do. An error names the step that failed.
+
+mod objects;
+mod rows;
+
+pub use objects::objects_suite;
+pub use rows::rows_suite;
