@@ -1,1 +1,3 @@
 //! The embedded relay.
+
+pub mod folder;
