@@ -3,11 +3,23 @@
 //! Start with [`names`] (what an object is called), [`record`] (what is in it) and [`ports`] (what a leg may do).
 //! Pure logic lives apart from I/O: everything here that awaits does so on a port or on the [`clock`].
 
+pub mod answer;
+pub mod checkpoint;
+pub mod claims;
 pub mod clock;
+pub mod deadline;
 pub mod gemini;
+pub mod jobs;
 pub mod limits;
 pub mod names;
+pub mod outcome;
+pub mod pace;
 pub mod pipeline;
 pub mod ports;
+pub mod prompt;
 pub mod record;
 pub mod rows;
+pub mod schema;
+pub mod stand_in;
+pub mod sweep;
+pub mod write;

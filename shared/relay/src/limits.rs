@@ -24,8 +24,6 @@ pub const FILE_ROWS_MAX: u64 = 20_000_000;
 pub const ROWS_SCOUTED: u64 = 1_000;
 /// Fewest and most rows of a shard.
 pub const ROWS_PER_SHARD: std::ops::RangeInclusive<u32> = 1..=1_000;
-/// Most bytes of source rows in a shard: a shard is held in memory and its answers must fit one commit.
-pub const SHARD_BYTES_MAX: usize = 32 << 20;
 /// Most mutations in one Spanner commit, counted per column and index entry (Spanner quotas page, "Mutations per commit").
 pub const MUTATIONS_MAX: usize = 80_000;
 /// Most bytes in one Spanner commit (Spanner quotas page, "Commit size").

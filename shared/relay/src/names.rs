@@ -156,6 +156,12 @@ impl ShardId {
     }
 }
 
+/// The name just before that of `shard` and after all lower ones: where a listing from this shard on starts.
+pub fn before(run: &RunId, shard: u32) -> String {
+    // ':' is the byte after '9', so this is above every name of shard - 1 and below that of shard.
+    shard.checked_sub(1).map_or_else(|| format!("{run}/"), |last| format!("{run}/{:08}:", last))
+}
+
 /// A checkpoint segment: lowest (epoch, sequence) wins where two hold the same row.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Segment {

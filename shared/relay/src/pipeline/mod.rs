@@ -1,5 +1,13 @@
 //! A pipeline: what a user writes, once it is valid. A value that exists is valid.
 
+mod columns;
+mod parse;
+mod problems;
+mod read;
+
+pub use parse::{MUTATIONS_PER_PART, VALUES_MAX};
+pub use problems::{Problem, Problems};
+
 use serde_json::Value;
 use std::time::Duration;
 

@@ -107,14 +107,26 @@ pub enum CheckpointLine {
         ordinal: u64,
         /// What it took so far.
         spent: Spent,
-        /// The last that the model said was a server error.
-        server_error: bool,
+        /// Why it was given back.
+        why: GivenBack,
     },
     /// A call about this row is about to start, in a shard that is suspected of killing its process.
     Marker {
         /// The row.
         ordinal: u64,
     },
+}
+
+/// Why a row was given back without an outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GivenBack {
+    /// Its process stopped, or the machine did.
+    Stopped,
+    /// The last that the model said of it was a server error, and the shard's budget of retries was spent.
+    ServerError,
+    /// The model refused it (400) and no row of the run has succeeded: it may be the request that is wrong, not the row.
+    Withheld,
 }
 
 /// Counters of a part, or of a run.

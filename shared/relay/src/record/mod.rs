@@ -5,7 +5,7 @@ mod key;
 mod plan;
 mod shard;
 
-pub use answers::{Answer, AnswerLine, CheckpointLine, Counts, Failed, Outcome, Spent, Usage};
+pub use answers::{Answer, AnswerLine, CheckpointLine, Counts, Failed, GivenBack, Outcome, Spent, Usage};
 pub use key::Key;
 pub use plan::{Input, Plan};
 pub use shard::{Content, Header, Parent, ShardLine, Totals};

@@ -1,0 +1,61 @@
+//! Identical prompts in flight become one call: the first leads, the others wait for what it gets.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use tasuki_relay::record::Outcome;
+use tokio::sync::watch;
+
+type Waiting = watch::Receiver<Option<Outcome>>;
+
+/// The prompts in flight in this process, by fingerprint.
+#[derive(Debug, Default)]
+pub struct Collapse(Mutex<BTreeMap<String, Waiting>>);
+
+/// What a row does about its prompt.
+pub enum Role {
+    /// Nobody asks it: ask, and tell.
+    Lead(Lead),
+    /// Somebody asks it already: wait.
+    Follow(Waiting),
+}
+
+/// The duty to tell. Dropped without telling, it makes the followers ask for themselves.
+pub struct Lead {
+    all: Arc<Collapse>,
+    fingerprint: String,
+    tell: watch::Sender<Option<Outcome>>,
+}
+
+impl Collapse {
+    /// Leads if nobody does.
+    pub fn join(self: &Arc<Collapse>, fingerprint: &str) -> Role {
+        let mut flying = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(waiting) = flying.get(fingerprint) {
+            return Role::Follow(waiting.clone());
+        }
+        let (tell, waiting) = watch::channel(None);
+        flying.insert(fingerprint.to_owned(), waiting);
+        Role::Lead(Lead { all: self.clone(), fingerprint: fingerprint.to_owned(), tell })
+    }
+}
+
+impl Lead {
+    /// Tells the followers how it ended.
+    pub fn tell(self, outcome: &Outcome) {
+        self.tell.send_replace(Some(outcome.clone()));
+    }
+}
+
+impl Drop for Lead {
+    fn drop(&mut self) {
+        self.all.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.fingerprint);
+    }
+}
+
+/// What the leader got; `None` when it gave up without an outcome.
+pub async fn follow(mut waiting: Waiting) -> Option<Outcome> {
+    match waiting.wait_for(Option::is_some).await {
+        Ok(told) => told.clone(),
+        Err(_) => None,
+    }
+}

@@ -1,0 +1,107 @@
+//! One shard under its claim: what its rows share, and why they may have to stop.
+
+use crate::run::Run;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+use tasuki_relay::claims::Lease;
+use tasuki_relay::names::ShardId;
+use tasuki_relay::ports::Why;
+use tokio::sync::watch;
+
+/// Why a shard stops before its end.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Halt {
+    /// The process stops.
+    Stopping,
+    /// The lease is over or lost.
+    LeaseLost,
+    /// A systemic error.
+    Systemic(String),
+    /// The budget of retries is spent.
+    Spent,
+    /// A person parked the run.
+    Parked,
+    /// A person cancelled the run: it is sealed.
+    Cancelled,
+    /// `[run] give_up_after` has passed: it is sealed.
+    GaveUp,
+}
+
+impl Halt {
+    /// The reason with which rows are sealed; `None` where they are given back.
+    pub fn seal(&self) -> Option<(&'static str, &'static str)> {
+        match self {
+            Halt::Cancelled => Some(("cancelled", "the run was cancelled")),
+            Halt::GaveUp => Some(("gave_up", "[run] give_up_after has passed")),
+            Halt::Stopping | Halt::LeaseLost | Halt::Systemic(_) | Halt::Spent | Halt::Parked => None,
+        }
+    }
+
+    /// How long calls in flight may still bring their answers home: they are paid.
+    pub fn grace(&self, stop: Duration) -> Duration {
+        match self {
+            Halt::Stopping => stop,
+            Halt::LeaseLost | Halt::Cancelled => Duration::from_secs(10),
+            Halt::Systemic(_) | Halt::Spent | Halt::Parked | Halt::GaveUp => crate::row::CALL_LIMIT,
+        }
+    }
+
+    pub fn why(&self) -> Why {
+        match self {
+            Halt::Stopping => Why::Stopping,
+            Halt::LeaseLost => Why::LostClaim,
+            Halt::Systemic(what) => Why::Systemic(what.clone()),
+            Halt::Spent | Halt::Parked | Halt::Cancelled | Halt::GaveUp => Why::Spent,
+        }
+    }
+}
+
+pub(crate) struct Job {
+    pub id: ShardId,
+    pub run: Arc<Run>,
+    pub lease: Arc<Lease>,
+    halt: watch::Sender<Option<Halt>>,
+    retries: AtomicU32,
+}
+
+impl Job {
+    /// `rows` to ask; the shard may retry a tenth of them, and ten, after server errors: more would be a storm.
+    pub fn new(id: ShardId, run: Arc<Run>, lease: Arc<Lease>, rows: usize) -> Job {
+        Job { id, run, lease, halt: watch::Sender::new(None), retries: AtomicU32::new(10 + rows as u32 / 10) }
+    }
+
+    /// Stops the shard. The first reason stays, but a seal overrides.
+    pub fn halt(&self, why: Halt) {
+        self.halt.send_if_modified(|halt| {
+            let stronger = halt.as_ref().is_none_or(|first| first.seal().is_none() && why.seal().is_some());
+            if stronger {
+                *halt = Some(why);
+            }
+            stronger
+        });
+    }
+
+    pub fn halted(&self) -> Option<Halt> {
+        self.halt.borrow().clone()
+    }
+
+    /// Returns when the shard is halted.
+    pub async fn until_halted(&self) {
+        self.halt.subscribe().wait_for(Option::is_some).await.ok();
+    }
+
+    /// Sleeps; false when the shard was halted meanwhile.
+    pub async fn sleep(&self, time: Duration) -> bool {
+        tokio::select! {
+            biased;
+            () = self.until_halted() => false,
+            () = tokio::time::sleep(time) => true,
+        }
+    }
+
+    /// Takes one retry from the budget.
+    pub fn take_retry(&self) -> bool {
+        self.retries.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
+    }
+}

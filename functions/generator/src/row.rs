@@ -1,0 +1,209 @@
+//! One row: asked until it has its outcome, or given back.
+
+use crate::collapse::{Lead, follow};
+use crate::job::{Halt, Job};
+use crate::{Generator, Role};
+use std::sync::Arc;
+use std::time::Duration;
+use tasuki_relay::answer;
+use tasuki_relay::outcome::{Class, History, Step, classify, decide};
+use tasuki_relay::ports::{Ask, Fault, Reply};
+use tasuki_relay::record::{Answer, AnswerLine, Failed, GivenBack, Key, Outcome, Spent};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
+
+/// A call may take so long. The client's own limit is 120 s; this one holds for every model.
+pub(crate) const CALL_LIMIT: Duration = Duration::from_secs(125);
+/// Retries after server errors that one row may take in one epoch: a row that always fails must not spend the shard's budget.
+const SERVER_RETRIES_PER_ROW: u32 = 5;
+
+/// A row to ask.
+#[derive(Clone)]
+pub(crate) struct Todo {
+    pub ordinal: u64,
+    pub key: Option<Key>,
+    pub row: Arc<serde_json::Map<String, serde_json::Value>>,
+    /// What earlier holders of the shard spent on it.
+    pub spent: Spent,
+}
+
+/// How a row came back.
+pub(crate) enum RowEnd {
+    Settled(AnswerLine),
+    Back { todo: Todo, why: GivenBack },
+    Withheld { todo: Todo, failed: Failed },
+}
+
+impl Todo {
+    pub fn settle(self, outcome: Outcome) -> RowEnd {
+        RowEnd::Settled(AnswerLine { ordinal: self.ordinal, key: self.key, outcome, spent: self.spent })
+    }
+}
+
+/// The permits of a call in flight: one of the process, one of its run.
+pub(crate) type Permits = (OwnedSemaphorePermit, OwnedSemaphorePermit);
+
+impl Generator {
+    /// Two permits, or `None` when the shard was halted first.
+    pub(crate) async fn permits(&self, job: &Job) -> Option<Permits> {
+        let both = async {
+            let of_run = job.run.calls.clone().acquire_owned().await.ok()?;
+            Some((self.calls.clone().acquire_owned().await.ok()?, of_run))
+        };
+        tokio::select! {
+            biased;
+            () = job.until_halted() => None,
+            permits = both => permits,
+        }
+    }
+
+    /// Waits for what an identical prompt gets; asks for itself when that gave up.
+    pub(crate) async fn follow(self: Arc<Self>, job: Arc<Job>, todo: Todo, ask: Ask, role: Role) -> RowEnd {
+        let fingerprint = job.run.prompter.fingerprint(&ask.prompt);
+        let mut role = role;
+        loop {
+            match role {
+                Role::Lead(lead) => {
+                    let Some(permits) = self.permits(&job).await else {
+                        return RowEnd::Back { todo, why: GivenBack::Stopped };
+                    };
+                    return self.lead(job, todo, ask, fingerprint, lead, permits).await;
+                }
+                Role::Follow(waiting) => {
+                    if let Some(outcome) = follow(waiting).await {
+                        self.meter.shared();
+                        return todo.settle(outcome);
+                    }
+                    role = self.collapse.join(&fingerprint);
+                }
+            }
+        }
+    }
+
+    /// Asks, and tells the followers. The permits are held while the model makes the row wait: that paces the others down.
+    pub(crate) async fn lead(
+        self: Arc<Self>,
+        job: Arc<Job>,
+        todo: Todo,
+        ask: Ask,
+        fingerprint: String,
+        lead: Lead,
+        permits: Permits,
+    ) -> RowEnd {
+        let end = self.ask(&job, todo, ask, fingerprint).await;
+        if let RowEnd::Settled(line) = &end {
+            lead.tell(&line.outcome);
+        }
+        drop(permits);
+        end
+    }
+
+    /// Asks until the row has its outcome, or must be given back.
+    pub(crate) async fn ask(&self, job: &Job, mut todo: Todo, mut ask: Ask, fingerprint: String) -> RowEnd {
+        let (mut history, mut server_retries, started) = (History::default(), 0, self.clock.instant());
+        let before = todo.spent.latency_ms;
+        loop {
+            if !self.may_call(job).await {
+                return RowEnd::Back { todo, why: GivenBack::Stopped };
+            }
+            let said = self.call(&ask).await;
+            let class = classify(&said, |text| answer::validate(&job.run.pipeline, text).map_err(|invalid| invalid.0));
+            count(&mut todo.spent, &mut history, &class, said.as_ref().ok());
+            todo.spent.latency_ms = before + self.clock.instant().duration_since(started).as_millis() as u64;
+            if class.is_paid() {
+                self.breaker.close();
+            }
+            match decide(class, &job.run.pipeline, &todo.spent, &history) {
+                Step::Answer(values) => {
+                    job.run.succeed();
+                    let model = said.map(|reply| reply.model).unwrap_or_default();
+                    return todo.settle(Outcome::Answer(Answer { values, fingerprint, model }));
+                }
+                Step::Fail(failed) => return todo.settle(Outcome::Failed(failed)),
+                Step::Again => (),
+                Step::AgainWithMore => ask.max_output_tokens = job.run.pipeline.model.retry_output_tokens,
+                Step::Wait(retry_after) => {
+                    self.meter.turned_away();
+                    job.sleep(self.pace.busy(history.turned_away, retry_after)).await;
+                }
+                Step::Retry => {
+                    server_retries += 1;
+                    if server_retries > SERVER_RETRIES_PER_ROW {
+                        return RowEnd::Back { todo, why: GivenBack::ServerError };
+                    }
+                    if !job.take_retry() {
+                        job.halt(Halt::Spent);
+                        return RowEnd::Back { todo, why: GivenBack::ServerError };
+                    }
+                    if !job.sleep(self.pace.busy(history.turned_away, None)).await {
+                        return RowEnd::Back { todo, why: GivenBack::ServerError };
+                    }
+                }
+                Step::Withhold(failed) if job.run.has_succeeded() => return todo.settle(Outcome::Failed(failed)),
+                Step::Withhold(failed) => {
+                    if job.run.withhold() {
+                        self.stop_the_machine(
+                            job,
+                            format!("every request is refused ({}): mend the pipeline", failed.message),
+                        );
+                    }
+                    return RowEnd::Withheld { todo, failed };
+                }
+                Step::Systemic(what) => {
+                    self.stop_the_machine(job, what);
+                    return RowEnd::Back { todo, why: GivenBack::Stopped };
+                }
+            }
+        }
+    }
+
+    fn stop_the_machine(&self, job: &Job, what: String) {
+        self.breaker.trip(what.clone());
+        job.halt(Halt::Systemic(what));
+    }
+
+    /// Whether a paid call may start now. Everything that can forbid it is asked last, just before the call.
+    async fn may_call(&self, job: &Job) -> bool {
+        tokio::select! {
+            biased;
+            () = job.until_halted() => return false,
+            () = self.pace.ready() => (),
+        }
+        if let Err(what) = self.breaker.admit() {
+            job.halt(Halt::Systemic(what));
+        } else if !job.lease.may_spend() {
+            job.halt(Halt::LeaseLost);
+        }
+        job.halted().is_none()
+    }
+
+    async fn call(&self, ask: &Ask) -> Result<Reply, Fault> {
+        self.meter.sent();
+        let _returned = Returned(&self.meter);
+        let limit = || Fault::Ambiguous("no reply within the limit".into());
+        timeout(CALL_LIMIT, self.model.ask(ask)).await.unwrap_or_else(|_| Err(limit()))
+    }
+}
+
+struct Returned<'a>(&'a crate::Meter);
+
+impl Drop for Returned<'_> {
+    fn drop(&mut self) {
+        self.0.returned();
+    }
+}
+
+fn count(spent: &mut Spent, history: &mut History, class: &Class, reply: Option<&Reply>) {
+    spent.attempts += 1;
+    spent.paid_calls += u32::from(class.is_paid());
+    spent.ambiguous_calls += u32::from(*class == Class::Ambiguous);
+    if let Some(reply) = reply {
+        spent.usage += reply.usage;
+    }
+    history.truncated += u32::from(*class == Class::Truncated);
+    history.odd += u32::from(matches!(class, Class::BlockedAnswer(_) | Class::UnknownFinish(_)));
+    match class {
+        Class::Busy(_) | Class::Unavailable => history.turned_away += 1,
+        _ => history.turned_away = 0,
+    }
+}

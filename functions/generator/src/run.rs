@@ -1,0 +1,101 @@
+//! What is asked of every row of a run, and what its shards share in this process.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use tasuki_relay::clock::Millis;
+use tasuki_relay::names::{self, Bucket, RunId};
+use tasuki_relay::pipeline::Pipeline;
+use tasuki_relay::ports::{Objects, Why};
+use tasuki_relay::prompt::Prompter;
+use tasuki_relay::record::Plan;
+use tokio::sync::{Mutex, Notify, Semaphore};
+
+/// Rows refused with 400 without one success in their run, after which it is the request that is wrong.
+const WITHHELD_MAX: u32 = 50;
+/// Runs that a process remembers: each holds a compiled template.
+const RUNS_KEPT: usize = 64;
+
+/// A run, as the generator needs it.
+pub(crate) struct Run {
+    pub pipeline: Arc<Pipeline>,
+    pub prompter: Prompter,
+    pub run_time: Millis,
+    /// The run's share of calls in flight: `[run] max_in_flight`.
+    pub calls: Arc<Semaphore>,
+    /// Held while a shard's rows are started: shards are filled in order of arrival, so that few are open at once.
+    pub turnstile: Mutex<()>,
+    succeeded: AtomicBool,
+    success: Notify,
+    withheld: AtomicU32,
+}
+
+impl Run {
+    pub fn new(pipeline: Pipeline, run_time: Millis) -> Result<Run, Why> {
+        let pipeline = Arc::new(pipeline);
+        let prompter = Prompter::new(pipeline.clone())
+            .map_err(|_| Why::Systemic(format!("pipeline {}: its template does not compile here", pipeline.name)))?;
+        let calls = Arc::new(Semaphore::new(pipeline.run.max_in_flight as usize));
+        Ok(Run {
+            pipeline,
+            prompter,
+            run_time,
+            calls,
+            turnstile: Mutex::default(),
+            succeeded: AtomicBool::new(false),
+            success: Notify::new(),
+            withheld: AtomicU32::new(0),
+        })
+    }
+
+    /// A row of the run was answered.
+    pub fn succeed(&self) {
+        if !self.succeeded.swap(true, Ordering::Relaxed) {
+            self.success.notify_waiters();
+        }
+    }
+
+    /// A row was refused. True when so many were, without a success, that the request itself must be wrong.
+    pub fn withhold(&self) -> bool {
+        self.withheld.fetch_add(1, Ordering::Relaxed) + 1 >= WITHHELD_MAX && !self.has_succeeded()
+    }
+
+    pub fn has_succeeded(&self) -> bool {
+        self.succeeded.load(Ordering::Relaxed)
+    }
+
+    /// Returns when a row of the run has been answered.
+    pub async fn success(&self) {
+        let waiting = self.success.notified();
+        if !self.has_succeeded() {
+            waiting.await;
+        }
+    }
+}
+
+/// The runs of this process.
+#[derive(Default)]
+pub(crate) struct Runs(Mutex<BTreeMap<RunId, Arc<Run>>>);
+
+impl Runs {
+    /// The run, from memory or from its plan.
+    pub async fn get(&self, objects: &dyn Objects, run: &RunId) -> Result<Arc<Run>, Why> {
+        let mut runs = self.0.lock().await;
+        if let Some(known) = runs.get(run) {
+            return Ok(known.clone());
+        }
+        let plan = objects.read(Bucket::State, &names::plan(run), None).await?;
+        let plan = plan.ok_or_else(|| Why::Unconfirmed(format!("run {run} has no plan")))?;
+        let plan: Plan = serde_json::from_slice(&plan.body)
+            .map_err(|_| Why::Systemic(format!("the plan of run {run} is corrupt")))?;
+        let pipeline = Pipeline::parse(&plan.pipeline_text).map_err(|_| {
+            Why::Systemic(format!("the pipeline of run {run} is not valid here: deploy the version that planned it"))
+        })?;
+        let new = Arc::new(Run::new(pipeline, plan.run_time)?);
+        if runs.len() >= RUNS_KEPT {
+            runs.retain(|_, run| Arc::strong_count(run) > 1);
+        }
+        runs.insert(run.clone(), new.clone());
+        Ok(new)
+    }
+}

@@ -1,0 +1,77 @@
+//! The generator's sweep: finds by listing what an event should have brought.
+
+use crate::Generator;
+use futures::StreamExt;
+use std::collections::BTreeSet;
+use std::sync::{Arc, PoisonError};
+use tasuki_relay::claims::Standing;
+use tasuki_relay::names::{self, Bucket, RunId, ShardId};
+use tasuki_relay::ports::{Event, Meta, ObjectsError};
+use tasuki_relay::sweep::{Marks, PAGE, REDRIVES_MAX, Redriven, Sweep, open_runs};
+
+/// Shards that a sweep drives at once.
+const AT_ONCE: usize = 16;
+
+/// What a process remembers between sweeps.
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    redriven: Redriven,
+    marks: Marks,
+}
+
+impl Generator {
+    /// Drives again the shards of open runs that have no answers. Returns how many.
+    pub async fn sweep(self: &Arc<Self>) -> Result<usize, ObjectsError> {
+        let due = self.due(Sweep::ByAge, None).await?;
+        let driven = due.len();
+        let handled = futures::stream::iter(due).map(|event| async move { self.handle(&event).await });
+        handled.buffer_unordered(AT_ONCE).for_each(|_| async {}).await;
+        Ok(driven)
+    }
+
+    /// The shards without answers that are due, as events: of all open runs, or of one.
+    pub async fn due(&self, sweep: Sweep, only: Option<&RunId>) -> Result<Vec<Event>, ObjectsError> {
+        let mut due = Vec::new();
+        for run in open_runs(&*self.objects, only).await? {
+            if self.objects.stat(Bucket::State, &names::parked(&run)).await?.is_none() {
+                self.due_of(sweep, &run, &mut due).await?;
+            }
+        }
+        Ok(due)
+    }
+
+    async fn due_of(&self, sweep: Sweep, run: &RunId, due: &mut Vec<Event>) -> Result<(), ObjectsError> {
+        let (prefix, most) = (names::shards(run), due.len() + REDRIVES_MAX);
+        let mut after = Some(names::before(run, self.memory(|memory| memory.marks.first(run))));
+        while due.len() < most {
+            let shards = self.objects.list(Bucket::Shards, &prefix, after.as_deref(), PAGE).await?;
+            let answers = self.objects.list(Bucket::Answers, &prefix, after.as_deref(), PAGE).await?;
+            let answered: BTreeSet<String> = answers.into_iter().map(|meta| meta.name).collect();
+            for shard in &shards {
+                let Ok(id) = ShardId::parse_object(&shard.name) else { continue };
+                if answered.contains(&shard.name) {
+                    self.memory(|memory| memory.marks.done(run, id.shard.0));
+                } else if due.len() < most && self.is_due(sweep, &id, shard).await? {
+                    due.push(Event { bucket: Bucket::Shards, name: shard.name.clone(), generation: shard.generation });
+                }
+            }
+            after = shards.last().map(|meta| meta.name.clone());
+            if shards.len() < PAGE {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    async fn is_due(&self, sweep: Sweep, id: &ShardId, shard: &Meta) -> Result<bool, ObjectsError> {
+        Ok(match self.claims.standing(&id.claim()).await? {
+            Some(Standing::Live | Standing::Ended) => false,
+            Some(Standing::Free(_)) => true,
+            None => self.memory(|memory| memory.redriven.due(sweep, &shard.name, shard.created, self.clock.now())),
+        })
+    }
+
+    fn memory<T>(&self, look: impl FnOnce(&mut Memory) -> T) -> T {
+        look(&mut self.swept.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}

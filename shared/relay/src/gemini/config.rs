@@ -1,0 +1,178 @@
+use crate::ports::Fault;
+use reqwest::header::HeaderValue;
+use reqwest::{RequestBuilder, Url};
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Where the Gemini API is unless `GOOGLE_GEMINI_BASE_URL` says otherwise.
+const BASE: &str = "https://generativelanguage.googleapis.com";
+
+/// A call without a reply for so long is given up: structured answers of a flash model take seconds, with much thinking a minute.
+const TIMEOUT: Duration = Duration::from_secs(120);
+
+/// A configuration that cannot work. Names the variable and the mend, never a secret.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(pub(super) String);
+
+/// An API key. Its `Debug` shows nothing.
+#[derive(Clone)]
+pub struct Key(HeaderValue);
+
+impl Key {
+    /// From text. `None` when it cannot stand in a header.
+    pub fn new(text: &str) -> Option<Key> {
+        let mut value = HeaderValue::from_str(text.trim()).ok().filter(|value| !value.is_empty())?;
+        value.set_sensitive(true);
+        Some(Key(value))
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Key(…)")
+    }
+}
+
+/// Where the Gemini API is and who calls it.
+#[derive(Clone, Debug)]
+pub struct GeminiConfig {
+    /// http or https, without a query; methods are at `<base>/v1beta/…`.
+    pub base: Url,
+    /// Sent as `x-goog-api-key`.
+    pub key: Key,
+    /// Calls in flight that the connections must carry, at least 1; more wait.
+    pub max_in_flight: u32,
+    /// From the moment of sending to the end of the reply.
+    pub timeout: Duration,
+    /// Certificates in PEM that are trusted beside the system's.
+    pub cert_file: Option<PathBuf>,
+}
+
+impl GeminiConfig {
+    /// From `GEMINI_API_KEY` or `GOOGLE_API_KEY`, `GOOGLE_GEMINI_BASE_URL` and `SSL_CERT_FILE`; `get` looks a variable up.
+    /// An empty variable is an unset one. Proxies are read from the environment where connections are opened.
+    pub fn from_env(get: impl Fn(&str) -> Option<String>, max_in_flight: u32) -> Result<GeminiConfig, ConfigError> {
+        let get = |name: &str| get(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
+        let named = |name: &'static str| get(name).map(|value| (name, value));
+        let (name, key) = named("GEMINI_API_KEY").or_else(|| named("GOOGLE_API_KEY")).ok_or_else(|| {
+            ConfigError(
+                "no API key: set GEMINI_API_KEY (or GOOGLE_API_KEY) to a key from https://aistudio.google.com/apikey"
+                    .to_owned(),
+            )
+        })?;
+        let key = Key::new(&key)
+            .ok_or_else(|| ConfigError(format!("{name} is not a key: it must be one line of plain text")))?;
+        let base = get("GOOGLE_GEMINI_BASE_URL");
+        Ok(GeminiConfig {
+            base: parse_base(base.as_deref().unwrap_or(BASE))?,
+            key,
+            max_in_flight,
+            timeout: TIMEOUT,
+            cert_file: get("SSL_CERT_FILE").map(PathBuf::from),
+        })
+    }
+}
+
+fn parse_base(text: &str) -> Result<Url, ConfigError> {
+    Url::parse(text)
+        .ok()
+        .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+        .filter(|url| url.query().is_none() && url.fragment().is_none())
+        .ok_or_else(|| {
+            ConfigError(format!(
+                "GOOGLE_GEMINI_BASE_URL is not an http or https address: unset it, or write one like {BASE}"
+            ))
+        })
+}
+
+/// Where a model's methods are and how a call says who makes it: what another service with the same messages (Vertex) differs in.
+#[derive(Debug)]
+pub(super) struct Endpoint {
+    /// What stands before a model's name.
+    models: String,
+    auth: Auth,
+}
+
+#[derive(Debug)]
+enum Auth {
+    Key(Key),
+}
+
+impl Endpoint {
+    pub(super) fn gemini_api(config: GeminiConfig) -> Result<Endpoint, ConfigError> {
+        let models = format!("{}/v1beta/models/", config.base.as_str().trim_end_matches('/'));
+        Ok(Endpoint { models, auth: Auth::Key(config.key) })
+    }
+
+    /// The address of `generateContent`.
+    pub(super) fn generate_content(&self, model: &str) -> Result<String, Fault> {
+        // The name becomes part of a path: nothing in it may lead elsewhere.
+        let plain = model.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'@'));
+        if model.is_empty() || !plain {
+            return Err(Fault::Systemic(
+                "[model] name is not the name of a model: write one like gemini-3.5-flash-lite".to_owned(),
+            ));
+        }
+        Ok(format!("{}{model}:generateContent", self.models))
+    }
+
+    pub(super) fn authorise(&self, request: RequestBuilder) -> RequestBuilder {
+        match &self.auth {
+            Auth::Key(Key(value)) => request.header("x-goog-api-key", value.clone()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(variables: &[(&str, &str)]) -> Result<GeminiConfig, ConfigError> {
+        let get = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
+        GeminiConfig::from_env(get, 1)
+    }
+
+    fn address(variables: &[(&str, &str)]) -> String {
+        Endpoint::gemini_api(config(variables).unwrap()).unwrap().generate_content("m-1").unwrap()
+    }
+
+    #[test]
+    fn a_key_alone_is_enough_and_a_base_may_have_a_path() {
+        let google = "https://generativelanguage.googleapis.com/v1beta/models/m-1:generateContent";
+        assert_eq!(address(&[("GEMINI_API_KEY", "k")]), google);
+        assert_eq!(address(&[("GEMINI_API_KEY", ""), ("GOOGLE_API_KEY", "k")]), google);
+        let base = ("GOOGLE_GEMINI_BASE_URL", "http://127.0.0.1:8080/gemini/");
+        assert_eq!(
+            address(&[("GEMINI_API_KEY", "k"), base]),
+            "http://127.0.0.1:8080/gemini/v1beta/models/m-1:generateContent"
+        );
+    }
+
+    #[test]
+    fn an_error_names_the_variable_and_not_its_value() {
+        let missing = config(&[]).unwrap_err().to_string();
+        assert!(missing.contains("GEMINI_API_KEY") && missing.contains("GOOGLE_API_KEY"), "{missing}");
+        let broken = config(&[("GOOGLE_API_KEY", "sec\nret")]).unwrap_err().to_string();
+        assert!(broken.contains("GOOGLE_API_KEY") && !broken.contains("sec"), "{broken}");
+        for base in ["localhost:80", "ftp://host", "http://host/?key=secret", "file:///etc"] {
+            let broken = config(&[("GEMINI_API_KEY", "k"), ("GOOGLE_GEMINI_BASE_URL", base)]).unwrap_err().to_string();
+            assert!(broken.contains("GOOGLE_GEMINI_BASE_URL") && !broken.contains("secret"), "{broken}");
+        }
+    }
+
+    #[test]
+    fn the_key_is_never_shown() {
+        let config = config(&[("GEMINI_API_KEY", "secret")]).unwrap();
+        assert!(!format!("{config:?} {:?}", Endpoint::gemini_api(config.clone()).unwrap()).contains("secret"));
+    }
+
+    #[test]
+    fn a_model_name_cannot_lead_elsewhere() {
+        let endpoint = Endpoint::gemini_api(config(&[("GEMINI_API_KEY", "k")]).unwrap()).unwrap();
+        for name in ["", "../../x", "m?key=1", "m#", "a/b", "m:delete"] {
+            assert!(matches!(endpoint.generate_content(name), Err(Fault::Systemic(_))), "{name}");
+        }
+    }
+}

@@ -1,0 +1,284 @@
+use crate::ports::Fault;
+use serde_json::Value;
+use std::error::Error;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// Whether a request has left this process. Only then may it be paid.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Sent(Arc<AtomicBool>);
+
+impl Sent {
+    pub(super) fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The fault of a call that broke off. The error's own words are not used: they carry the address.
+pub(super) fn transport(error: &reqwest::Error, sent: &Sent) -> Fault {
+    if error.is_connect() {
+        let what = if error.is_timeout() {
+            "no connection in time"
+        } else if error.is_dns() {
+            "its address is not known (DNS)"
+        } else if is_tls(error) {
+            "its certificate is not trusted or TLS failed; a private authority's certificates go into SSL_CERT_FILE"
+        } else {
+            "no connection"
+        };
+        return Fault::Unavailable(what.to_owned());
+    }
+    if !sent.get() {
+        return Fault::Unavailable("the connection was lost before sending".to_owned());
+    }
+    if refused_unprocessed(error) {
+        return Fault::Unavailable("it closed the connection before it took the call".to_owned());
+    }
+    Fault::Ambiguous("the connection was lost before the end of the reply".to_owned())
+}
+
+/// The fault of a call that took too long.
+pub(super) fn timeout(after: Duration, sent: &Sent) -> Fault {
+    let after = humantime::format_duration(after);
+    match sent.get() {
+        true => Fault::Ambiguous(format!("nothing within {after}")),
+        false => Fault::Unavailable(format!("no connection within {after}")),
+    }
+}
+
+fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    std::iter::successors(error.source(), |&cause| cause.source())
+}
+
+fn is_tls(error: &reqwest::Error) -> bool {
+    // tokio-rustls wraps its errors in an io::Error, whose source is the source of what it wraps.
+    let wrapped = |cause: &(dyn Error + 'static)| {
+        let io = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        io.is_some_and(|inner| inner.is::<rustls::Error>())
+    };
+    causes(error).any(|cause| cause.is::<rustls::Error>() || wrapped(cause))
+}
+
+/// HTTP/2 says of some calls that nobody looked at them: a refused stream, a stream after an orderly goodbye (RFC 9113, 8.7).
+fn refused_unprocessed(error: &reqwest::Error) -> bool {
+    causes(error).filter_map(|cause| cause.downcast_ref::<h2::Error>()).any(|error| {
+        error.is_remote()
+            && (error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM)
+                || error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR))
+    })
+}
+
+/// The fault that a status and its body (a `google.rpc.Status` as JSON, or anything) stand for: the table in protocol.md 4.
+/// `status` 200 means: what the body says.
+pub(super) fn fault(status: u16, retry_after: Option<&str>, body: &[u8]) -> Fault {
+    let body: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
+    // Some front ends wrap the error in an array.
+    let error = &body.get(0).unwrap_or(&body)["error"];
+    let name = error["status"].as_str().unwrap_or("");
+    let reason = details(error).find_map(|detail| known_reason(detail["reason"].as_str()?));
+    let status = if status == 200 { status_within(error, name) } else { status };
+    match status {
+        429 => Fault::Busy { retry_after: delay(error, retry_after) },
+        503 if overloaded(error) => Fault::Busy { retry_after: delay(error, retry_after) },
+        408 | 499 | 504 => Fault::Ambiguous(format!("HTTP {status}")),
+        401 | 402 | 403 | 404 => Fault::Systemic(advice(status, reason)),
+        400 if reason.is_some() || name == "FAILED_PRECONDITION" => Fault::Systemic(advice(status, reason)),
+        400..=499 => Fault::Invalid(match known_status(name) {
+            Some(name) => format!("HTTP {status} {name}"),
+            None => format!("HTTP {status}"),
+        }),
+        _ => Fault::Unavailable(format!("HTTP {status}")),
+    }
+}
+
+fn details(error: &Value) -> impl Iterator<Item = &Value> {
+    error["details"].as_array().into_iter().flatten()
+}
+
+/// The status of an error that came with a 200.
+fn status_within(error: &Value, name: &str) -> u16 {
+    let by_name = match name {
+        "INVALID_ARGUMENT" | "FAILED_PRECONDITION" | "OUT_OF_RANGE" => 400,
+        "UNAUTHENTICATED" => 401,
+        "PERMISSION_DENIED" => 403,
+        "NOT_FOUND" => 404,
+        "RESOURCE_EXHAUSTED" => 429,
+        "CANCELLED" => 499,
+        "UNAVAILABLE" => 503,
+        "DEADLINE_EXCEEDED" => 504,
+        _ => 500,
+    };
+    let code = error["code"].as_u64().and_then(|code| u16::try_from(code).ok());
+    code.filter(|code| (400..600).contains(code)).unwrap_or(by_name)
+}
+
+fn overloaded(error: &Value) -> bool {
+    error["message"].as_str().is_some_and(|message| message.to_ascii_lowercase().contains("overloaded"))
+}
+
+/// RetryInfo's `retryDelay`, "12.5s" or {seconds, nanos}; else Retry-After in seconds.
+fn delay(error: &Value, retry_after: Option<&str>) -> Option<Duration> {
+    let within = details(error).find_map(|detail| match &detail["retryDelay"] {
+        Value::String(text) => seconds(text.strip_suffix('s')?),
+        Value::Object(parts) => {
+            let number = |name| parts.get(name).map_or(Some(0), whole);
+            Some(Duration::new(number("seconds")?, 0) + Duration::from_nanos(number("nanos")?.min(999_999_999)))
+        }
+        _ => None,
+    });
+    within.or_else(|| seconds(retry_after?.trim()))
+}
+
+fn seconds(text: &str) -> Option<Duration> {
+    Duration::try_from_secs_f64(text.parse().ok()?).ok()
+}
+
+/// A 64-bit number is a string in the JSON of a protocol buffer; both are read. The longest delay is a year's.
+fn whole(value: &Value) -> Option<u64> {
+    let number = value.as_u64().or_else(|| value.as_str()?.parse().ok())?;
+    Some(number.min(u64::from(u32::MAX)))
+}
+
+/// Names of statuses that may be shown: anything else in that place is the server's free text.
+fn known_status(name: &str) -> Option<&'static str> {
+    ["INVALID_ARGUMENT", "OUT_OF_RANGE", "ALREADY_EXISTS", "ABORTED", "UNIMPLEMENTED", "CANCELLED"]
+        .into_iter()
+        .find(|known| *known == name)
+}
+
+/// Reasons (`google.rpc.ErrorInfo`) that no row is to blame for.
+fn known_reason(reason: &str) -> Option<&'static str> {
+    [
+        "API_KEY_INVALID",
+        "API_KEY_SERVICE_BLOCKED",
+        "API_KEY_HTTP_REFERRER_BLOCKED",
+        "API_KEY_IP_ADDRESS_BLOCKED",
+        "API_KEY_ANDROID_APP_BLOCKED",
+        "API_KEY_IOS_APP_BLOCKED",
+        "ACCESS_TOKEN_EXPIRED",
+        "ACCESS_TOKEN_SCOPE_INSUFFICIENT",
+        "ACCESS_TOKEN_TYPE_UNSUPPORTED",
+        "BILLING_DISABLED",
+        "CONSUMER_INVALID",
+        "CONSUMER_SUSPENDED",
+        "CREDENTIALS_MISSING",
+        "IAM_PERMISSION_DENIED",
+        "SERVICE_DISABLED",
+        "USER_PROJECT_DENIED",
+    ]
+    .into_iter()
+    .find(|known| *known == reason)
+}
+
+/// What a person does about a systemic fault.
+fn advice(status: u16, reason: Option<&'static str>) -> String {
+    let what = match (status, reason) {
+        (_, Some("API_KEY_INVALID" | "CREDENTIALS_MISSING")) | (401, _) => {
+            "the API key is not accepted: set GEMINI_API_KEY (or GOOGLE_API_KEY) to a valid key from https://aistudio.google.com/apikey"
+        }
+        (_, Some("BILLING_DISABLED")) | (402, _) => "billing is off: turn billing on for the project of the API key",
+        (_, Some("SERVICE_DISABLED")) => "the Gemini API is off: enable it for the project of the API key",
+        (_, Some("CONSUMER_SUSPENDED")) => {
+            "the project of the API key is suspended: look at it in the Google Cloud console"
+        }
+        (403, _) | (_, Some(_)) => {
+            "access is denied: check what the API key is restricted to, and that its project may use the Gemini API and this model"
+        }
+        (404, _) => {
+            "the model is not known: check [model] name in the pipeline, and GOOGLE_GEMINI_BASE_URL if it is set"
+        }
+        _ => "the Gemini API is not open to this project as it is: check its billing, and that its country is served",
+    };
+    match reason {
+        Some(reason) => format!("{what} (HTTP {status}, {reason})"),
+        None => format!("{what} (HTTP {status})"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn of(status: u16, error: Value) -> Fault {
+        fault(status, None, json!({ "error": error }).to_string().as_bytes())
+    }
+
+    fn retry_info(delay: Value) -> Value {
+        json!({ "code": 429, "status": "RESOURCE_EXHAUSTED", "details": [
+            { "@type": "type.googleapis.com/google.rpc.QuotaFailure" },
+            { "@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": delay },
+        ] })
+    }
+
+    fn busy(seconds: f64) -> Fault {
+        Fault::Busy { retry_after: Some(Duration::from_secs_f64(seconds)) }
+    }
+
+    #[test]
+    fn a_busy_model_says_for_how_long_in_three_ways() {
+        assert_eq!(of(429, retry_info(json!("12.5s"))), busy(12.5));
+        assert_eq!(of(429, retry_info(json!({ "seconds": "12", "nanos": 500_000_000 }))), busy(12.5));
+        assert_eq!(of(429, retry_info(json!({ "seconds": 3 }))), busy(3.0));
+        assert_eq!(fault(429, Some("7"), b"busy"), busy(7.0));
+        for nonsense in
+            [json!("-1s"), json!("soon"), json!("NaNs"), json!("1e300s"), json!(null), json!({"seconds": -1})]
+        {
+            assert_eq!(of(429, retry_info(nonsense)), Fault::Busy { retry_after: None });
+        }
+        assert_eq!(fault(429, Some("Wed, 21 Oct 2026 07:28:00 GMT"), b""), Fault::Busy { retry_after: None });
+    }
+
+    #[test]
+    fn an_overloaded_503_is_busy_and_another_is_unavailable() {
+        let overloaded = json!({ "message": "The model is overloaded. Please try again later." });
+        assert_eq!(of(503, overloaded), Fault::Busy { retry_after: None });
+        for status in [500, 502, 503, 599, 302] {
+            assert!(matches!(of(status, json!({})), Fault::Unavailable(_)), "{status}");
+        }
+    }
+
+    #[test]
+    fn who_may_have_been_paid_is_ambiguous() {
+        for status in [408, 499, 504] {
+            assert!(matches!(fault(status, None, b""), Fault::Ambiguous(_)), "{status}");
+        }
+    }
+
+    #[test]
+    fn a_rows_fault_and_nobodys_fault_are_told_apart() {
+        let invalid = of(400, json!({ "status": "INVALID_ARGUMENT", "message": "canary API_KEY_INVALID" }));
+        assert_eq!(invalid, Fault::Invalid("HTTP 400 INVALID_ARGUMENT".to_owned()));
+        assert!(matches!(fault(413, None, b""), Fault::Invalid(_)));
+        let key = json!({ "status": "INVALID_ARGUMENT", "details": [{ "reason": "API_KEY_INVALID" }] });
+        let Fault::Systemic(advice) = of(400, key) else { panic!("a row is blamed for the key") };
+        assert!(advice.contains("GEMINI_API_KEY"), "{advice}");
+        assert!(matches!(of(400, json!({ "status": "FAILED_PRECONDITION" })), Fault::Systemic(_)));
+        for status in [401, 402, 403, 404] {
+            assert!(matches!(fault(status, None, b"<html>"), Fault::Systemic(_)), "{status}");
+        }
+    }
+
+    #[test]
+    fn nothing_that_the_server_wrote_freely_is_passed_on() {
+        let canary = json!({ "code": 0, "status": "canary", "message": "canary",
+            "details": [{ "reason": "canary", "metadata": { "x": "canary" } }] });
+        for status in (300..=599).chain([200]) {
+            let fault = of(status, canary.clone());
+            assert!(!format!("{fault} {fault:?}").contains("canary"), "{status}: {fault:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_body_panics(status in any::<u16>(), after in ".{0,12}", body in proptest::collection::vec(any::<u8>(), 0..99)) {
+            let _ = fault(status, Some(&after), &body);
+        }
+    }
+}

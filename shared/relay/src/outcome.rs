@@ -1,0 +1,268 @@
+//! Outcome classes: what a model said, and what follows from it. Pure and total; the table is protocol.md 4.
+
+use crate::pipeline::{Pipeline, Values};
+use crate::ports::{Fault, Reply};
+use crate::record::{Failed, Spent};
+use std::time::Duration;
+
+/// Ambiguous calls after which a row fails: each may have been paid.
+pub const AMBIGUOUS_CALLS_MAX: u32 = 2;
+
+/// What the model said, by what follows from it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Class {
+    /// A valid answer.
+    Answer(Values),
+    /// An answer that is none: not JSON, another shape, too few, too long, empty. Says which rule.
+    Malformed(String),
+    /// Cut by the limit of output tokens.
+    Truncated,
+    /// The prompt was blocked.
+    BlockedPrompt(String),
+    /// The answer was blocked.
+    BlockedAnswer(String),
+    /// A finish reason that nobody knows.
+    UnknownFinish(String),
+    /// See [`Fault::Busy`].
+    Busy(Option<Duration>),
+    /// See [`Fault::Unavailable`].
+    Unavailable,
+    /// See [`Fault::Ambiguous`].
+    Ambiguous,
+    /// See [`Fault::Invalid`].
+    Invalid(String),
+    /// See [`Fault::Systemic`].
+    Systemic(String),
+}
+
+/// Finish reasons of a candidate that was blocked (Gemini API reference, `FinishReason`).
+const BLOCKED: &[&str] = &[
+    "SAFETY",
+    "BLOCKLIST",
+    "PROHIBITED_CONTENT",
+    "SPII",
+    "RECITATION",
+    "OTHER",
+    "LANGUAGE",
+    "IMAGE_SAFETY",
+    "MODEL_ARMOR",
+];
+
+/// Longest word of the model's that is kept as a reason: reasons are labels.
+const WORD_CHARS_MAX: usize = 40;
+
+/// Tells the class of what came back.
+pub fn classify(said: &Result<Reply, Fault>, validate: impl FnOnce(&str) -> Result<Values, String>) -> Class {
+    let reply = match said {
+        Ok(reply) => reply,
+        Err(Fault::Busy { retry_after }) => return Class::Busy(*retry_after),
+        Err(Fault::Unavailable(_)) => return Class::Unavailable,
+        Err(Fault::Ambiguous(_)) => return Class::Ambiguous,
+        Err(Fault::Garbled(what)) => return Class::Malformed(what.clone()),
+        Err(Fault::Invalid(what)) => return Class::Invalid(what.clone()),
+        Err(Fault::Systemic(what)) => return Class::Systemic(what.clone()),
+    };
+    if let Some(reason) = &reply.blocked {
+        return Class::BlockedPrompt(word(reason));
+    }
+    match reply.finish.as_deref() {
+        Some("MAX_TOKENS") => Class::Truncated,
+        Some("STOP" | "FINISH_REASON_UNSPECIFIED") | None if reply.text.is_empty() => {
+            Class::Malformed("the answer is empty".into())
+        }
+        Some("STOP" | "FINISH_REASON_UNSPECIFIED") | None => match validate(&reply.text) {
+            Ok(values) => Class::Answer(values),
+            Err(rule) => Class::Malformed(rule),
+        },
+        Some(finish) if BLOCKED.contains(&finish) => Class::BlockedAnswer(word(finish)),
+        Some(finish) => Class::UnknownFinish(word(finish)),
+    }
+}
+
+/// A word of the model's, fit to be a label.
+fn word(text: &str) -> String {
+    text.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '_').take(WORD_CHARS_MAX).collect()
+}
+
+impl Class {
+    /// The call was charged.
+    pub fn is_paid(&self) -> bool {
+        match self {
+            Class::Answer(_) | Class::Malformed(_) | Class::Truncated | Class::BlockedPrompt(_) => true,
+            Class::BlockedAnswer(_) | Class::UnknownFinish(_) => true,
+            Class::Busy(_) | Class::Unavailable | Class::Ambiguous | Class::Invalid(_) | Class::Systemic(_) => false,
+        }
+    }
+}
+
+/// What the row has met so far in this process.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct History {
+    /// Truncated answers.
+    pub truncated: u32,
+    /// RECITATION, OTHER and unknown finish reasons.
+    pub odd: u32,
+    /// Busy and unavailable replies in a row: the exponent of the backoff.
+    pub turned_away: u32,
+}
+
+/// What follows.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// The row has its answer.
+    Answer(Values),
+    /// The row fails.
+    Fail(Failed),
+    /// Ask again at once.
+    Again,
+    /// Ask again at once, with [`crate::pipeline::ModelSettings::retry_output_tokens`].
+    AgainWithMore,
+    /// Ask again when the pace allows: the model is busy. Never counts against the row.
+    Wait(Option<Duration>),
+    /// Ask again after a backoff, from the shard's budget of retries.
+    Retry,
+    /// Keep the row back until a row of its run has succeeded.
+    Withhold(Failed),
+    /// Stop the machine; no row fails.
+    Systemic(String),
+}
+
+/// Decides what follows. `spent` and `history` count this call already.
+pub fn decide(class: Class, pipeline: &Pipeline, spent: &Spent, history: &History) -> Step {
+    let fail = |reason: String, message: &str| Step::Fail(Failed { reason, message: message.to_owned() });
+    match class {
+        Class::Answer(values) => Step::Answer(values),
+        Class::Malformed(_) if spent.paid_calls <= pipeline.run.paid_retries => Step::Again,
+        Class::Malformed(rule) => fail("malformed".into(), &rule),
+        Class::Truncated if history.truncated <= 1 && pipeline.model.retry_output_tokens.is_some() => {
+            Step::AgainWithMore
+        }
+        Class::Truncated => {
+            fail("truncated".into(), "the answer was cut: raise [model] max_output_tokens, or set retry_output_tokens")
+        }
+        Class::BlockedPrompt(reason) => fail(format!("blocked_prompt:{reason}"), "the model refused the prompt"),
+        Class::BlockedAnswer(reason) if matches!(reason.as_str(), "RECITATION" | "OTHER") && history.odd <= 1 => {
+            Step::Again
+        }
+        Class::BlockedAnswer(reason) => fail(format!("blocked_answer:{reason}"), "the model withheld its answer"),
+        Class::UnknownFinish(_) if history.odd <= 1 => Step::Again,
+        Class::UnknownFinish(value) => {
+            fail(format!("unknown_finish:{value}"), "the model ended for a reason that Tasuki does not know")
+        }
+        Class::Busy(retry_after) => Step::Wait(retry_after),
+        Class::Unavailable => Step::Retry,
+        Class::Ambiguous if spent.ambiguous_calls < AMBIGUOUS_CALLS_MAX => Step::Again,
+        Class::Ambiguous => {
+            fail("timeout".into(), "the model did not reply in time, twice; the calls may have been charged")
+        }
+        Class::Invalid(what) => Step::Withhold(Failed { reason: "rejected".into(), message: what }),
+        Class::Systemic(what) => Step::Systemic(what),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::{KeyType, ModelSettings, RunSettings, Thinking};
+    use proptest::prelude::*;
+
+    fn pipeline(retry_output_tokens: Option<u32>) -> Pipeline {
+        Pipeline {
+            name: "p".into(),
+            key: "id".into(),
+            key_type: KeyType::String,
+            system: None,
+            template: String::new(),
+            columns: vec![],
+            answer: vec![],
+            model: ModelSettings {
+                name: "m".into(),
+                temperature: None,
+                max_output_tokens: None,
+                retry_output_tokens,
+                thinking: Thinking::Minimal,
+            },
+            run: RunSettings {
+                rows_per_shard: None,
+                max_in_flight: 1,
+                paid_retries: 1,
+                give_up_after: None,
+                only_changed: false,
+            },
+            table: "t".into(),
+        }
+    }
+
+    fn any_said() -> impl Strategy<Value = Result<Reply, Fault>> {
+        let word = || {
+            proptest::option::of(prop_oneof![
+                "[A-Z_]{0,60}",
+                Just("STOP".to_owned()),
+                Just("MAX_TOKENS".to_owned()),
+                ".{0,20}"
+            ])
+        };
+        let reply = (".{0,20}", word(), word());
+        prop_oneof![
+            4 => reply.prop_map(|(text, finish, blocked)| Ok(Reply { text, finish, blocked, ..Reply::default() })),
+            1 => any::<Option<u64>>().prop_map(|after| Err(Fault::Busy { retry_after: after.map(Duration::from_millis) })),
+            1 => ".{0,9}".prop_map(|what| Err(Fault::Unavailable(what))),
+            1 => ".{0,9}".prop_map(|what| Err(Fault::Ambiguous(what))),
+            1 => ".{0,9}".prop_map(|what| Err(Fault::Garbled(what))),
+            1 => ".{0,9}".prop_map(|what| Err(Fault::Invalid(what))),
+            1 => ".{0,9}".prop_map(|what| Err(Fault::Systemic(what))),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn every_reply_has_a_class_and_no_row_is_asked_for_ever(said in any_said(), valid in any::<bool>()) {
+            let class = classify(&said, |_| if valid { Ok(Values::new()) } else { Err("rule".into()) });
+            let (mut spent, mut history) = (Spent::default(), History::default());
+            for _ in 0..4 {
+                spent.paid_calls += u32::from(class.is_paid());
+                spent.ambiguous_calls += u32::from(class == Class::Ambiguous);
+                history.truncated += u32::from(class == Class::Truncated);
+                history.odd += u32::from(matches!(class, Class::UnknownFinish(_) | Class::BlockedAnswer(_)));
+            }
+            let step = decide(class.clone(), &pipeline(Some(9)), &spent, &history);
+            prop_assert!(!matches!(step, Step::Again | Step::AgainWithMore), "{class:?} -> {step:?}");
+        }
+
+        #[test]
+        fn a_fault_that_is_no_rows_fault_fails_no_row(said in any_said(), paid in 0..9u32) {
+            let class = classify(&said, |_| Ok(Values::new()));
+            let spent = Spent { paid_calls: paid, ..Spent::default() };
+            let step = decide(class.clone(), &pipeline(None), &spent, &History::default());
+            if matches!(class, Class::Busy(_) | Class::Unavailable | Class::Invalid(_) | Class::Systemic(_)) {
+                prop_assert!(!matches!(step, Step::Fail(_)));
+            }
+        }
+    }
+
+    #[test]
+    fn each_class_is_told_from_what_the_model_writes() {
+        let class = |text: &str, finish: Option<&str>, blocked: Option<&str>| {
+            let (finish, blocked) = (finish.map(str::to_owned), blocked.map(str::to_owned));
+            classify(&Ok(Reply { text: text.into(), finish, blocked, ..Reply::default() }), |_| Ok(Values::new()))
+        };
+        assert_eq!(class("{}", Some("STOP"), None), Class::Answer(Values::new()));
+        assert_eq!(class("{}", None, None), Class::Answer(Values::new()));
+        assert_eq!(class("", Some("STOP"), None), Class::Malformed("the answer is empty".into()));
+        assert_eq!(class("{\"a", Some("MAX_TOKENS"), None), Class::Truncated);
+        assert_eq!(class("", None, Some("SAFETY")), Class::BlockedPrompt("SAFETY".into()));
+        assert_eq!(class("", Some("SPII"), None), Class::BlockedAnswer("SPII".into()));
+        assert_eq!(class("{}", Some("BRAND_NEW"), None), Class::UnknownFinish("BRAND_NEW".into()));
+    }
+
+    #[test]
+    fn recitation_is_asked_once_more_and_safety_is_not() {
+        let spent = Spent { paid_calls: 1, ..Spent::default() };
+        let step = |reason: &str, odd| {
+            decide(Class::BlockedAnswer(reason.into()), &pipeline(None), &spent, &History { odd, ..History::default() })
+        };
+        assert_eq!(step("RECITATION", 1), Step::Again);
+        assert!(matches!(step("RECITATION", 2), Step::Fail(failed) if failed.reason == "blocked_answer:RECITATION"));
+        assert!(matches!(step("SAFETY", 1), Step::Fail(_)));
+    }
+}

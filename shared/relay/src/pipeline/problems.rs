@@ -1,0 +1,59 @@
+use std::fmt;
+
+/// One mistake in a pipeline file: where, what, and how to mend it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Line, from 1.
+    pub line: usize,
+    /// Column in characters, from 1.
+    pub column: usize,
+    /// What is wrong and how to mend it.
+    pub message: String,
+}
+
+/// Every mistake in a pipeline file, in the order of their places.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct Problems(pub Vec<Problem>);
+
+impl Problems {
+    /// One line per mistake: `themes.toml:3:1: …`.
+    pub fn in_file(&self, file: &str) -> String {
+        self.lines(|problem| format!("{file}:{problem}"))
+    }
+
+    fn lines(&self, line: impl Fn(&Problem) -> String) -> String {
+        self.0.iter().map(line).collect::<Vec<_>>().join("\n")
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: {}", self.line, self.column, self.message)
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.lines(Problem::to_string))
+    }
+}
+
+/// Line and column of the byte at `offset`, both from 1.
+pub(super) fn place(text: &str, offset: usize) -> (usize, usize) {
+    let before = &text[..text.floor_char_boundary(offset)];
+    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    (1 + before.matches('\n').count(), 1 + before[line_start..].chars().count())
+}
+
+/// `: did you mean "x"?` when one of `known` is spelled nearly so, then all of them.
+pub(super) fn suggestion(name: &str, known: &[&str]) -> String {
+    // One slip in three letters is a typing error; more is another word.
+    let most = name.chars().count().div_ceil(3);
+    let nearest = known
+        .iter()
+        .map(|each| (strsim::damerau_levenshtein(&name.to_lowercase(), each), each))
+        .min()
+        .filter(|(distance, _)| *distance <= most);
+    let mean = nearest.map(|(_, each)| format!(": did you mean {each:?}?")).unwrap_or_else(|| ".".to_owned());
+    format!("{mean} Allowed: {}", known.join(", "))
+}
