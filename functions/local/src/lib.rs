@@ -1,3 +1,4 @@
 //! The embedded relay.
 
+pub mod folder;
 pub mod store;

@@ -1,0 +1,76 @@
+//! Every adapter of objects and of rows does what its port promises.
+
+use bytes::Bytes;
+use serde_json::Value;
+use std::sync::Arc;
+use tasuki::folder::FolderObjects;
+use tasuki_relay::clock::{Clock, Millis};
+use tasuki_relay::names::Bucket;
+use tasuki_relay::ports::{Meta, Objects, RowFault, Rows, RowsError, SourceRow};
+use tasuki_relay::rows::ObjectRows;
+use tasuki_tests::memory::{MemoryObjects, MemoryRows};
+use tasuki_tests::suites::{objects_suite, rows_suite};
+
+#[tokio::test]
+async fn objects_in_memory_conform() {
+    objects_suite(&MemoryObjects::new(Clock::system())).await.unwrap();
+}
+
+#[tokio::test]
+async fn objects_in_a_folder_conform() {
+    let dir = tempfile::tempdir().unwrap();
+    objects_suite(&FolderObjects::open(dir.path(), Clock::system()).unwrap()).await.unwrap();
+}
+
+/// A few thousand rows, so that a file has several chunks; every 700th is none.
+fn source() -> (Vec<SourceRow>, String) {
+    let mut text = String::new();
+    let rows = (1..=5_000u64).map(|line| {
+        let place = format!("line {line}");
+        let (row, json) = match line % 700 {
+            0 => (Err(fault(&place)), "null".to_owned()),
+            _ => {
+                let value = serde_json::json!({"sku": line, "text": "words ".repeat(80)});
+                let Value::Object(row) = value.clone() else { unreachable!() };
+                (Ok(row), value.to_string())
+            }
+        };
+        text += &json;
+        text.push('\n');
+        SourceRow { place, row }
+    });
+    (rows.collect(), text)
+}
+
+fn fault(place: &str) -> RowFault {
+    let message = format!("{place}: JSON, but no object: write one JSON object on one line");
+    RowFault { reason: "bad_json", message, key: None }
+}
+
+#[tokio::test]
+async fn rows_in_memory_conform() {
+    let input = Meta { name: "p/x".into(), generation: 1, created: Millis(0), size: 0 };
+    for rows in [source().0, Vec::new()] {
+        rows_suite(&MemoryRows::new(rows.clone()), &input, &rows).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn rows_of_objects_conform_in_every_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let stores: [Arc<dyn Objects>; 2] = [
+        Arc::new(MemoryObjects::new(Clock::system())),
+        Arc::new(FolderObjects::open(dir.path(), Clock::system()).unwrap()),
+    ];
+    let (expected, text) = source();
+    assert!(text.len() > 2 << 20, "several chunks");
+    for objects in stores {
+        let input = objects.create(Bucket::Inbox, "p/x.jsonl", Bytes::from(text.clone())).await.unwrap();
+        let rows = ObjectRows::new(objects.clone());
+        rows_suite(&rows, &input, &expected).await.unwrap();
+        let empty = objects.create(Bucket::Inbox, "p/empty.jsonl", Bytes::new()).await.unwrap();
+        rows_suite(&rows, &empty, &[]).await.unwrap();
+        let stale = Meta { generation: input.generation + 1, ..input };
+        assert_eq!(rows.open(&stale).await.err(), Some(RowsError::Gone));
+    }
+}
