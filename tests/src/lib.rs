@@ -1,1 +1,3 @@
 //! Support for the tests that cross crates.
+
+pub mod model_server;
