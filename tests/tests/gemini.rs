@@ -245,10 +245,11 @@ async fn a_server_that_goes_and_comes_back_is_found_again() {
         let (cold, warm) = (client(&server), client(&server));
         warm.ask(&ask(PROMPT)).await.unwrap();
         server.stop().await;
-        for gemini in [&cold, &warm] {
-            let fault = gemini.ask(&ask(PROMPT)).await.unwrap_err();
-            assert!(matches!(fault, Fault::Unavailable(_)), "{fault:?}");
-        }
+        let unreached = cold.ask(&ask(PROMPT)).await.unwrap_err();
+        assert!(matches!(unreached, Fault::Unavailable(_)), "{unreached:?}");
+        // On the old connection the call may have left just before the server did.
+        let broken = warm.ask(&ask(PROMPT)).await.unwrap_err();
+        assert!(matches!(broken, Fault::Unavailable(_) | Fault::Ambiguous(_)), "{broken:?}");
         let _back = ModelServer::start(script).await.unwrap();
         for gemini in [&cold, &warm] {
             gemini.ask(&ask(PROMPT)).await.unwrap();

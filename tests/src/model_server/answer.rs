@@ -63,7 +63,7 @@ fn value(schema: &Value, seed: u64) -> Value {
         }
         "INTEGER" => json!(seed % 1_000),
         "NUMBER" => json!((seed % 1_000) as f64 / 8.0),
-        "BOOLEAN" => json!(seed % 2 == 0),
+        "BOOLEAN" => json!(seed.is_multiple_of(2)),
         _ => match schema["enum"].as_array() {
             Some(choices) if !choices.is_empty() => choices[seed as usize % choices.len()].clone(),
             _ => json!(format!("{} {}", WORDS[seed as usize % WORDS.len()], seed % 1_009)),

@@ -40,7 +40,8 @@ pub(super) fn transport(error: &reqwest::Error, sent: &Sent) -> Fault {
         return Fault::Unavailable(what.to_owned());
     }
     if !sent.get() {
-        return Fault::Unavailable("the connection was lost before sending".to_owned());
+        let what = if error.is_timeout() { "no connection in time" } else { "the connection was lost before sending" };
+        return Fault::Unavailable(what.to_owned());
     }
     if unprocessed(error) {
         return Fault::Unavailable("it closed the connection before it took the call".to_owned());
@@ -87,7 +88,7 @@ pub(super) fn fault(status: u16, retry_after: Option<&str>, body: &[u8]) -> Faul
         429 => Fault::Busy { retry_after: delay(error, retry_after) },
         503 if overloaded(error) => Fault::Busy { retry_after: delay(error, retry_after) },
         408 | 499 | 504 => Fault::Ambiguous(format!("HTTP {status}")),
-        401 | 402 | 403 | 404 => Fault::Systemic(advice(status, reason)),
+        401..=404 => Fault::Systemic(advice(status, reason)),
         400 if reason.is_some() || name == "FAILED_PRECONDITION" => Fault::Systemic(advice(status, reason)),
         400..=499 => Fault::Invalid(match known_status(name) {
             Some(name) => format!("HTTP {status} {name}"),

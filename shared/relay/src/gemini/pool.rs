@@ -24,27 +24,19 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The connections to one server.
 #[derive(Debug)]
-pub(super) enum Pool {
-    /// http: one client, a connection per call in flight.
-    Plain(Client),
-    /// https: as the server speaks.
-    Tls(TlsPool),
-}
-
-#[derive(Debug)]
-pub(super) struct TlsPool {
+pub(super) struct Pool {
     base: Url,
     connector: Connector,
-    /// HTTP/2 clients, each made when those before it are full.
-    slots: Vec<Slot>,
-    /// For a server that only speaks HTTP/1.1.
-    plain: OnceLock<Client>,
-    /// Where those wait that find every slot full.
-    next: AtomicUsize,
-    /// Whether the server speaks HTTP/2: asked once.
+    /// Whether the server speaks HTTP/2: over http it does not, over https it is asked once.
     h2: OnceLock<bool>,
     asking: Mutex<()>,
     failures: AtomicU64,
+    /// One client with a connection per call in flight, for HTTP/1.1.
+    plain: OnceLock<Client>,
+    /// HTTP/2 clients, each made when those before it are full.
+    slots: Vec<Slot>,
+    /// Where the next one waits that finds every slot full.
+    next: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -67,42 +59,30 @@ impl Lease<'_> {
 }
 
 impl Pool {
+    /// Opens nothing yet.
     pub(super) fn new(config: &GeminiConfig) -> Result<Pool, ConfigError> {
         let connector = Connector {
             tls: tls::config(config.cert_file.as_deref())?,
             connect_timeout: config.timeout.min(CONNECT_TIMEOUT),
         };
-        if config.base.scheme() != "https" {
-            let client = connector.http1().build();
-            return client.map(Pool::Plain).map_err(|_| ConfigError("the HTTP client cannot be set up".to_owned()));
-        }
         let full = (config.max_in_flight as usize).div_ceil(CALLS_PER_CONNECTION).max(1);
         // A fifth more than needed: while one connection is being replaced its calls go elsewhere.
         let slots = (0..full + full.div_ceil(5))
             .map(|_| Slot { client: OnceLock::new(), permits: Semaphore::new(CALLS_PER_CONNECTION) });
-        Ok(Pool::Tls(TlsPool {
+        Ok(Pool {
             base: config.base.clone(),
             connector,
-            slots: slots.collect(),
-            plain: OnceLock::new(),
-            next: AtomicUsize::new(0),
-            h2: OnceLock::new(),
+            h2: if config.base.scheme() == "https" { OnceLock::new() } else { OnceLock::from(false) },
             asking: Mutex::new(()),
             failures: AtomicU64::new(0),
-        }))
+            plain: OnceLock::new(),
+            slots: slots.collect(),
+            next: AtomicUsize::new(0),
+        })
     }
 
     /// A client with room for a call; waits while there is none.
     pub(super) async fn lease(&self) -> Result<Lease<'_>, Fault> {
-        match self {
-            Pool::Plain(client) => Ok(Lease { client, _permit: None }),
-            Pool::Tls(pool) => pool.lease().await,
-        }
-    }
-}
-
-impl TlsPool {
-    async fn lease(&self) -> Result<Lease<'_>, Fault> {
         if !self.speaks_h2().await? {
             let client = made(&self.plain, || self.connector.http1())?;
             return Ok(Lease { client, _permit: None });
