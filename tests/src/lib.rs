@@ -2,4 +2,5 @@
 
 pub mod build;
 pub mod memory;
+pub mod model_server;
 pub mod suites;

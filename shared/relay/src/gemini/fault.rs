@@ -14,6 +14,11 @@ impl Sent {
         self.0.store(true, Ordering::Relaxed);
     }
 
+    /// What was sent was not looked at.
+    pub(super) fn unset(&self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+
     fn get(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
@@ -22,21 +27,23 @@ impl Sent {
 /// The fault of a call that broke off. The error's own words are not used: they carry the address.
 pub(super) fn transport(error: &reqwest::Error, sent: &Sent) -> Fault {
     if error.is_connect() {
-        let what = if error.is_timeout() {
-            "no connection in time"
-        } else if error.is_dns() {
-            "its address is not known (DNS)"
-        } else if is_tls(error) {
-            "its certificate is not trusted or TLS failed; a private authority's certificates go into SSL_CERT_FILE"
-        } else {
-            "no connection"
+        let tls = causes(error).find_map(|cause| cause.downcast_ref::<rustls::Error>());
+        let what = match tls {
+            _ if error.is_timeout() => "no connection in time",
+            _ if error.is_dns() => "its address is not known (DNS)",
+            Some(rustls::Error::InvalidCertificate(_)) => {
+                "its certificate is not trusted: SSL_CERT_FILE names further ones that are"
+            }
+            Some(_) => "TLS failed",
+            None => "no connection",
         };
         return Fault::Unavailable(what.to_owned());
     }
     if !sent.get() {
-        return Fault::Unavailable("the connection was lost before sending".to_owned());
+        let what = if error.is_timeout() { "no connection in time" } else { "the connection was lost before sending" };
+        return Fault::Unavailable(what.to_owned());
     }
-    if refused_unprocessed(error) {
+    if unprocessed(error) {
         return Fault::Unavailable("it closed the connection before it took the call".to_owned());
     }
     Fault::Ambiguous("the connection was lost before the end of the reply".to_owned())
@@ -51,25 +58,20 @@ pub(super) fn timeout(after: Duration, sent: &Sent) -> Fault {
     }
 }
 
-fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
-    std::iter::successors(error.source(), |&cause| cause.source())
-}
-
-fn is_tls(error: &reqwest::Error) -> bool {
-    // tokio-rustls wraps its errors in an io::Error, whose source is the source of what it wraps.
-    let wrapped = |cause: &(dyn Error + 'static)| {
-        let io = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        io.is_some_and(|inner| inner.is::<rustls::Error>())
-    };
-    causes(error).any(|cause| cause.is::<rustls::Error>() || wrapped(cause))
-}
-
 /// HTTP/2 says of some calls that nobody looked at them: a refused stream, a stream after an orderly goodbye (RFC 9113, 8.7).
-fn refused_unprocessed(error: &reqwest::Error) -> bool {
+pub(super) fn unprocessed(error: &reqwest::Error) -> bool {
     causes(error).filter_map(|cause| cause.downcast_ref::<h2::Error>()).any(|error| {
         error.is_remote()
             && (error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM)
                 || error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR))
+    })
+}
+
+fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    std::iter::successors(error.source(), |&cause| match cause.downcast_ref::<std::io::Error>() {
+        // An io::Error passes over what it wraps: its source is that one's source.
+        Some(io) => io.get_ref().map(|inner| inner as &(dyn Error + 'static)),
+        None => cause.source(),
     })
 }
 
@@ -86,7 +88,7 @@ pub(super) fn fault(status: u16, retry_after: Option<&str>, body: &[u8]) -> Faul
         429 => Fault::Busy { retry_after: delay(error, retry_after) },
         503 if overloaded(error) => Fault::Busy { retry_after: delay(error, retry_after) },
         408 | 499 | 504 => Fault::Ambiguous(format!("HTTP {status}")),
-        401 | 402 | 403 | 404 => Fault::Systemic(advice(status, reason)),
+        401..=404 => Fault::Systemic(advice(status, reason)),
         400 if reason.is_some() || name == "FAILED_PRECONDITION" => Fault::Systemic(advice(status, reason)),
         400..=499 => Fault::Invalid(match known_status(name) {
             Some(name) => format!("HTTP {status} {name}"),

@@ -27,6 +27,10 @@ use std::time::Duration;
 /// times that; more than this is no reply to us.
 const REPLY_BYTES_MAX: usize = 4 << 20;
 
+/// How often a request may go out that the server refuses unseen: HTTP/2 does so to what is under way when it learns of
+/// the server's limit, and when a connection is being closed.
+const SENDS_MAX: u32 = 3;
+
 /// The Gemini API behind the model port. One for a process: it holds the connections.
 #[derive(Debug)]
 pub struct Gemini {
@@ -41,25 +45,22 @@ impl Gemini {
         Ok(Gemini { pool: Pool::new(&config)?, timeout: config.timeout, endpoint: Endpoint::gemini_api(config)? })
     }
 
-    /// Sends one call and reads its reply to the end.
-    async fn call(&self, client: &Client, ask: &Ask, sent: Sent) -> Result<Reply, Fault> {
+    /// Makes one call and reads its reply to the end.
+    async fn call(&self, client: &Client, ask: &Ask, sent: &Sent) -> Result<Reply, Fault> {
+        let address = self.endpoint.generate_content(&ask.pipeline.model.name)?;
         let body = Bytes::from(request::body(ask));
-        let length = HeaderValue::from(body.len());
-        let mark = sent.clone();
-        // Connections ask for the body only when the request goes out: that is the moment from which a call may be paid.
-        let body = Full::new(body).map_frame(move |frame| {
-            mark.set();
-            frame
-        });
-        let request = client
-            .post(self.endpoint.generate_content(&ask.pipeline.model.name)?)
-            .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
-            .header(CONTENT_LENGTH, length);
-        let request = self.endpoint.authorise(request).body(Body::wrap(body));
-        let response = request.send().await.map_err(|error| fault::transport(&error, &sent))?;
+        let mut sends_left = SENDS_MAX;
+        let response = loop {
+            sends_left -= 1;
+            match self.send(client, &address, body.clone(), sent).await {
+                // The server says that it did not look at it: this is still the same call.
+                Err(error) if sends_left > 0 && fault::unprocessed(&error) => sent.unset(),
+                result => break result.map_err(|error| fault::transport(&error, sent))?,
+            }
+        };
         let status = response.status();
         if status == StatusCode::OK {
-            let body = read(response).await.map_err(|error| fault::transport(&error, &sent))?;
+            let body = read(response).await.map_err(|error| fault::transport(&error, sent))?;
             let body = body.ok_or_else(|| Fault::Garbled("it is longer than 4 MiB".to_owned()))?;
             return reply::reply(&body, &ask.pipeline.model.name);
         }
@@ -68,6 +69,21 @@ impl Gemini {
         let body = read(response).await.ok().flatten().unwrap_or_default();
         Err(fault::fault(status.as_u16(), retry_after.as_ref().and_then(|value| value.to_str().ok()), &body))
     }
+
+    async fn send(&self, client: &Client, address: &str, body: Bytes, sent: &Sent) -> reqwest::Result<Response> {
+        let length = HeaderValue::from(body.len());
+        let mark = sent.clone();
+        // A connection takes the body when the request goes out: from that moment the call may be paid.
+        let body = Full::new(body).map_frame(move |frame| {
+            mark.set();
+            frame
+        });
+        let request = client
+            .post(address)
+            .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
+            .header(CONTENT_LENGTH, length);
+        self.endpoint.authorise(request).body(Body::wrap(body)).send().await
+    }
 }
 
 #[async_trait]
@@ -75,7 +91,7 @@ impl Model for Gemini {
     async fn ask(&self, ask: &Ask) -> Result<Reply, Fault> {
         let lease = self.pool.lease().await?;
         let sent = Sent::default();
-        match tokio::time::timeout(self.timeout, self.call(lease.client(), ask, sent.clone())).await {
+        match tokio::time::timeout(self.timeout, self.call(lease.client(), ask, &sent)).await {
             Ok(result) => result,
             Err(_) => Err(fault::timeout(self.timeout, &sent)),
         }

@@ -24,27 +24,19 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The connections to one server.
 #[derive(Debug)]
-pub(super) enum Pool {
-    /// http: one client, a connection per call in flight.
-    Plain(Client),
-    /// https: as the server speaks.
-    Tls(TlsPool),
-}
-
-#[derive(Debug)]
-pub(super) struct TlsPool {
+pub(super) struct Pool {
     base: Url,
-    tls: ClientConfig,
-    /// HTTP/2 clients, each made when those before it are full.
-    slots: Vec<Slot>,
-    /// For a server that only speaks HTTP/1.1.
-    plain: OnceLock<Client>,
-    /// Where those wait that find every slot full.
-    next: AtomicUsize,
-    /// Whether the server speaks HTTP/2: asked once.
+    connector: Connector,
+    /// Whether the server speaks HTTP/2: over http it does not, over https it is asked once.
     h2: OnceLock<bool>,
     asking: Mutex<()>,
     failures: AtomicU64,
+    /// One client with a connection per call in flight, for HTTP/1.1.
+    plain: OnceLock<Client>,
+    /// HTTP/2 clients, each made when those before it are full.
+    slots: Vec<Slot>,
+    /// Where the next one waits that finds every slot full.
+    next: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -67,51 +59,36 @@ impl Lease<'_> {
 }
 
 impl Pool {
+    /// Opens nothing yet.
     pub(super) fn new(config: &GeminiConfig) -> Result<Pool, ConfigError> {
-        if config.base.scheme() != "https" {
-            let client = opening_slowly(settings()).build();
-            return client.map(Pool::Plain).map_err(|_| ConfigError("the HTTP client cannot be set up".to_owned()));
-        }
+        let connector = Connector {
+            tls: tls::config(config.cert_file.as_deref())?,
+            connect_timeout: config.timeout.min(CONNECT_TIMEOUT),
+        };
         let full = (config.max_in_flight as usize).div_ceil(CALLS_PER_CONNECTION).max(1);
         // A fifth more than needed: while one connection is being replaced its calls go elsewhere.
         let slots = (0..full + full.div_ceil(5))
             .map(|_| Slot { client: OnceLock::new(), permits: Semaphore::new(CALLS_PER_CONNECTION) });
-        Ok(Pool::Tls(TlsPool {
+        Ok(Pool {
             base: config.base.clone(),
-            tls: tls::config(config.cert_file.as_deref())?,
-            slots: slots.collect(),
-            plain: OnceLock::new(),
-            next: AtomicUsize::new(0),
-            h2: OnceLock::new(),
+            connector,
+            h2: if config.base.scheme() == "https" { OnceLock::new() } else { OnceLock::from(false) },
             asking: Mutex::new(()),
             failures: AtomicU64::new(0),
-        }))
+            plain: OnceLock::new(),
+            slots: slots.collect(),
+            next: AtomicUsize::new(0),
+        })
     }
 
     /// A client with room for a call; waits while there is none.
     pub(super) async fn lease(&self) -> Result<Lease<'_>, Fault> {
-        match self {
-            Pool::Plain(client) => Ok(Lease { client, _permit: None }),
-            Pool::Tls(pool) => pool.lease().await,
-        }
-    }
-}
-
-impl TlsPool {
-    async fn lease(&self) -> Result<Lease<'_>, Fault> {
         if !self.speaks_h2().await? {
-            let client = made(&self.plain, || opening_slowly(self.settings(&[b"http/1.1"])))?;
+            let client = made(&self.plain, || self.connector.http1())?;
             return Ok(Lease { client, _permit: None });
         }
         let (slot, permit) = self.place().await?;
-        // With prior knowledge the calls of a cold client wait for its one connection instead of opening one each.
-        let client = made(&slot.client, || {
-            self.settings(&[b"h2"])
-                .http2_prior_knowledge()
-                .http2_keep_alive_interval(PING_INTERVAL)
-                .http2_keep_alive_timeout(PING_TIMEOUT)
-                .http2_keep_alive_while_idle(true)
-        })?;
+        let client = made(&slot.client, || self.connector.http2())?;
         Ok(Lease { client, _permit: Some(permit) })
     }
 
@@ -148,29 +125,50 @@ impl TlsPool {
 
     /// Any answer tells the version. No key, no row.
     async fn probe(&self) -> Result<Version, Fault> {
-        let client = self.settings(&[b"h2", b"http/1.1"]).timeout(CONNECT_TIMEOUT).build().map_err(|_| unmade())?;
+        let client = self.connector.either().build().map_err(|_| unmade())?;
         let answer = client.head(self.base.clone()).send().await;
         answer.map(|answer| answer.version()).map_err(|error| fault::transport(&error, &fault::Sent::default()))
     }
+}
 
+/// Makes clients.
+#[derive(Debug)]
+struct Connector {
+    tls: ClientConfig,
+    connect_timeout: Duration,
+}
+
+impl Connector {
+    /// A connection per call in flight.
+    fn http1(&self) -> ClientBuilder {
+        self.settings(&[b"http/1.1"]).http1_only().connector_layer(ConcurrencyLimitLayer::new(OPENING_MAX))
+    }
+
+    /// One connection. With prior knowledge, so that the first calls wait for it instead of opening one each.
+    fn http2(&self) -> ClientBuilder {
+        self.settings(&[b"h2"])
+            .http2_prior_knowledge()
+            .http2_keep_alive_interval(PING_INTERVAL)
+            .http2_keep_alive_timeout(PING_TIMEOUT)
+            .http2_keep_alive_while_idle(true)
+    }
+
+    /// For one request, in the version that the server likes best.
+    fn either(&self) -> ClientBuilder {
+        self.settings(&[b"h2", b"http/1.1"]).timeout(self.connect_timeout)
+    }
+
+    /// What every client has. Proxies are the environment's (`HTTPS_PROXY`, `NO_PROXY`), which reqwest reads.
     fn settings(&self, alpn: &[&[u8]]) -> ClientBuilder {
         let mut tls = self.tls.clone();
         tls.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-        settings().tls_backend_preconfigured(tls)
+        Client::builder()
+            .tls_backend_preconfigured(tls)
+            .user_agent(concat!("tasuki/", env!("CARGO_PKG_VERSION")))
+            .redirect(redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .connect_timeout(self.connect_timeout)
     }
-}
-
-/// What every client has. Proxies are the environment's (`HTTPS_PROXY`, `NO_PROXY`), which reqwest reads.
-fn settings() -> ClientBuilder {
-    Client::builder()
-        .user_agent(concat!("tasuki/", env!("CARGO_PKG_VERSION")))
-        .redirect(redirect::Policy::none())
-        .retry(reqwest::retry::never())
-        .connect_timeout(CONNECT_TIMEOUT)
-}
-
-fn opening_slowly(settings: ClientBuilder) -> ClientBuilder {
-    settings.http1_only().connector_layer(ConcurrencyLimitLayer::new(OPENING_MAX))
 }
 
 /// The client in `cell`, made now if it is the first time.

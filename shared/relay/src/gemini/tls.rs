@@ -16,12 +16,6 @@ const BUNDLES: &[&str] = &[
 /// clones share the sessions that save a handshake.
 pub(super) fn config(cert_file: Option<&Path>) -> Result<ClientConfig, ConfigError> {
     let roots = roots(cert_file)?;
-    if roots.is_empty() {
-        return Err(ConfigError(
-            "no trusted certificates: install the system's (ca-certificates), or set SSL_CERT_FILE to a file in PEM"
-                .to_owned(),
-        ));
-    }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

@@ -1,0 +1,102 @@
+use serde_json::{Map, Value, json};
+
+/// What a reply says that it took.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tokens {
+    pub(super) prompt: u64,
+    pub(super) output: u64,
+}
+
+impl Tokens {
+    /// About four bytes a token, and at least one.
+    pub(super) fn of(prompt: &str, text: &str) -> Tokens {
+        Tokens { prompt: prompt.len() as u64 / 4 + 1, output: text.len() as u64 / 4 + 1 }
+    }
+}
+
+/// What every fixed reply says that it took.
+pub(super) const FIXED_USAGE: Tokens = Tokens { prompt: 600, output: 120 };
+
+/// The reply of a server that does not look at calls.
+pub(super) fn fixed(text: &str) -> String {
+    body(Some(text), "STOP", "fixed", FIXED_USAGE)
+}
+
+/// A reply; without `text` its candidate has no content.
+pub(super) fn body(text: Option<&str>, finish: &str, model: &str, tokens: Tokens) -> String {
+    let mut candidate = json!({ "finishReason": finish, "index": 0 });
+    if let Some(text) = text {
+        candidate["content"] = json!({ "role": "model", "parts": [{ "text": text }] });
+    }
+    json!({ "candidates": [candidate], "usageMetadata": usage(tokens), "modelVersion": format!("{model}-001") })
+        .to_string()
+}
+
+/// The reply to a prompt that is not let in.
+pub(super) fn blocked(reason: &str, model: &str, tokens: Tokens) -> String {
+    let version = format!("{model}-001");
+    json!({ "promptFeedback": { "blockReason": reason }, "usageMetadata": usage(tokens), "modelVersion": version })
+        .to_string()
+}
+
+fn usage(tokens: Tokens) -> Value {
+    let Tokens { prompt, output } = tokens;
+    json!({ "promptTokenCount": prompt, "candidatesTokenCount": output, "totalTokenCount": prompt + output })
+}
+
+/// A valid answer, as text: the same for the same schema and prompt.
+pub(super) fn auto(schema: &Value, prompt: &str) -> String {
+    value(schema, hash(prompt.as_bytes())).to_string()
+}
+
+fn value(schema: &Value, seed: u64) -> Value {
+    match schema["type"].as_str().unwrap_or("STRING").to_ascii_uppercase().as_str() {
+        "OBJECT" => {
+            let properties = schema["properties"].as_object().into_iter().flatten();
+            let member = |(name, schema): (&String, &Value)| (name.clone(), value(schema, mix(seed, name.as_bytes())));
+            Value::Object(properties.map(member).collect::<Map<_, _>>())
+        }
+        // Seeds in a row: no two values in a row are equal (but for booleans).
+        "ARRAY" => {
+            let count = schema["minItems"].as_u64().or_else(|| schema["minItems"].as_str()?.parse().ok()).unwrap_or(1);
+            (0..count).map(|i| value(&schema["items"], seed.wrapping_add(i))).collect()
+        }
+        "INTEGER" => json!(seed % 1_000),
+        "NUMBER" => json!((seed % 1_000) as f64 / 8.0),
+        "BOOLEAN" => json!(seed.is_multiple_of(2)),
+        _ => match schema["enum"].as_array() {
+            Some(choices) if !choices.is_empty() => choices[seed as usize % choices.len()].clone(),
+            _ => json!(format!("{} {}", WORDS[seed as usize % WORDS.len()], seed % 1_009)),
+        },
+    }
+}
+
+const WORDS: [&str; 12] =
+    ["harbour", "quiet", "lamp", "price", "delay", "staff", "noise", "colour", "battery", "crew", "ticket", "breeze"];
+
+/// FNV-1a: small, and the same on every machine.
+fn hash(bytes: &[u8]) -> u64 {
+    mix(0xcbf2_9ce4_8422_2325, bytes)
+}
+
+fn mix(seed: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(seed, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_automatic_answer_fits_its_schema_and_is_the_same_for_the_same_prompt() {
+        let array = json!({ "type": "ARRAY", "items": { "type": "STRING" }, "minItems": 6, "maxItems": 6 });
+        let schema = json!({ "type": "OBJECT", "properties": { "themes": array, "n": { "type": "INTEGER" } } });
+        let answer: Value = serde_json::from_str(&auto(&schema, "a")).unwrap();
+        let themes: std::collections::BTreeSet<_> =
+            answer["themes"].as_array().unwrap().iter().map(|theme| theme.as_str().unwrap()).collect();
+        assert_eq!(themes.len(), 6, "{answer}");
+        assert!(answer["n"].is_u64());
+        assert_eq!(auto(&schema, "a"), auto(&schema, "a"));
+        assert_ne!(auto(&schema, "a"), auto(&schema, "b"));
+    }
+}

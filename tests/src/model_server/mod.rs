@@ -1,0 +1,226 @@
+//! A model behind HTTP that does what a script says: the Gemini API's `generateContent` on 127.0.0.1.
+
+mod act;
+mod answer;
+mod tally;
+mod tls;
+
+pub use act::{Act, CallInfo, RetryEncoding};
+pub use tally::Tally;
+
+use act::Bodies;
+use anyhow::Context;
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tls::Authority;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// What a server does. Starts as: http, any port, 100 streams a connection, no latency, valid answers.
+#[derive(Clone)]
+pub struct Script {
+    port: u16,
+    authority: Option<Arc<Authority>>,
+    max_streams: u32,
+    latency: Duration,
+    behaviour: Behaviour,
+}
+
+#[derive(Clone)]
+enum Behaviour {
+    /// One body for every call, and no look at the call: for benches.
+    Fixed(Bytes),
+    Scripted(Arc<dyn Fn(&CallInfo) -> Act + Send + Sync>),
+}
+
+impl fmt::Debug for Script {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Script")
+            .field("authority", &self.authority)
+            .field("latency", &self.latency)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Default for Script {
+    fn default() -> Script {
+        Script::acting(|_| Act::Auto)
+    }
+}
+
+impl Script {
+    /// Each call is answered as `act` says.
+    pub fn acting(act: impl Fn(&CallInfo) -> Act + Send + Sync + 'static) -> Script {
+        Script::with(Behaviour::Scripted(Arc::new(act)))
+    }
+
+    /// Each call gets the same answer text, rendered once; calls are counted but not read.
+    pub fn fixed(text: &str) -> Script {
+        Script::with(Behaviour::Fixed(answer::fixed(text).into()))
+    }
+
+    fn with(behaviour: Behaviour) -> Script {
+        Script { port: 0, authority: None, max_streams: 100, latency: Duration::ZERO, behaviour }
+    }
+
+    /// On this port instead of a free one.
+    pub fn port(self, port: u16) -> Script {
+        Script { port, ..self }
+    }
+
+    /// Over TLS, with a certificate of an authority made now: servers of clones of this script share it.
+    pub fn https(self) -> Script {
+        Script { authority: Some(Arc::new(Authority::new(&[b"h2", b"http/1.1"]))), ..self }
+    }
+
+    /// Over TLS without HTTP/2.
+    pub fn https1(self) -> Script {
+        Script { authority: Some(Arc::new(Authority::new(&[b"http/1.1"]))), ..self }
+    }
+
+    /// HTTP/2 streams that a connection may have open at a time.
+    pub fn max_streams(self, max_streams: u32) -> Script {
+        Script { max_streams, ..self }
+    }
+
+    /// Time before each reply.
+    pub fn latency(self, latency: Duration) -> Script {
+        Script { latency, ..self }
+    }
+}
+
+/// A running model server. Stops when dropped, with all its connections.
+#[derive(Debug)]
+pub struct ModelServer {
+    address: SocketAddr,
+    authority: Option<Arc<Authority>>,
+    tally: Arc<Tally>,
+    stop: DropGuard,
+    accepting: JoinHandle<Option<()>>,
+}
+
+impl ModelServer {
+    /// Starts on 127.0.0.1, within the current runtime.
+    pub async fn start(script: Script) -> anyhow::Result<ModelServer> {
+        let authority = script.authority.clone();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, script.port)).await.context("cannot listen")?;
+        let address = listener.local_addr()?;
+        let tally = Arc::new(Tally::default());
+        let stop = CancellationToken::new();
+        let acceptor = authority.as_ref().map(|authority| authority.acceptor());
+        let served = Served { script: Arc::new(script), tally: tally.clone() };
+        let until = stop.clone();
+        let accepting = tokio::spawn(stop.clone().run_until_cancelled_owned(async move {
+            loop {
+                // An error concerns one connection; the pause keeps a lack of descriptors from spinning.
+                let Ok((stream, _)) = listener.accept().await else {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                    continue;
+                };
+                served.tally.connected();
+                let _ = stream.set_nodelay(true);
+                let (served, acceptor) = (served.clone(), acceptor.clone());
+                tokio::spawn(until.clone().run_until_cancelled_owned(async move {
+                    match acceptor {
+                        None => served.connection(stream).await,
+                        Some(acceptor) => {
+                            // A client that does not trust us goes away.
+                            if let Ok(stream) = acceptor.accept(stream).await {
+                                served.connection(stream).await;
+                            }
+                        }
+                    }
+                }));
+            }
+        }));
+        Ok(ModelServer { address, authority, tally, stop: stop.drop_guard(), accepting })
+    }
+
+    /// Stops it: then its port is free.
+    pub async fn stop(self) {
+        drop(self.stop);
+        let _ = self.accepting.await;
+    }
+
+    /// Its port on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// What `GOOGLE_GEMINI_BASE_URL` is set to.
+    pub fn base(&self) -> String {
+        let scheme = if self.authority.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
+    }
+
+    /// What `SSL_CERT_FILE` is set to. Deleted with the server and its script.
+    ///
+    /// # Panics
+    /// Over http there is none.
+    pub fn ca_pem_path(&self) -> &Path {
+        self.authority.as_ref().expect("only an https server has an authority").pem_path()
+    }
+
+    /// What was counted until now.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+}
+
+#[derive(Clone)]
+struct Served {
+    script: Arc<Script>,
+    tally: Arc<Tally>,
+}
+
+impl Served {
+    async fn connection(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder.http1().timer(TokioTimer::new());
+        builder.http2().timer(TokioTimer::new()).max_concurrent_streams(self.script.max_streams);
+        let service = service_fn(move |request| self.clone().reply(request));
+        // A connection that breaks is what some scripts are about.
+        let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+    }
+
+    async fn reply(self, request: Request<Incoming>) -> Result<Response<Bodies>, act::Reset> {
+        let model = request.uri().path().rsplit('/').next().and_then(|last| last.strip_suffix(":generateContent"));
+        let Some(model) = model.filter(|_| request.method() == Method::POST).map(str::to_owned) else {
+            return Ok(act::response(StatusCode::NOT_FOUND, Bytes::new()));
+        };
+        let (n, _in_flight) = self.tally.called();
+        let (head, body) = request.into_parts();
+        match &self.script.behaviour {
+            Behaviour::Fixed(reply) => {
+                drain(body).await;
+                tokio::time::sleep(self.script.latency).await;
+                self.tally.answered(answer::FIXED_USAGE);
+                Ok(act::response(StatusCode::OK, reply.clone()))
+            }
+            Behaviour::Scripted(script) => {
+                let body = body.collect().await.map_err(|_| act::Reset)?.to_bytes();
+                let call = CallInfo::read(n, model, &head, &body, &self.tally);
+                let act = script(&call);
+                tokio::time::sleep(self.script.latency).await;
+                act.perform(&call, &self.tally).await
+            }
+        }
+    }
+}
+
+/// Reads a body to its end: a connection is not used again before.
+async fn drain(mut body: Incoming) {
+    while let Some(Ok(_)) = body.frame().await {}
+}
