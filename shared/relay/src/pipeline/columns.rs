@@ -22,8 +22,9 @@ pub(super) struct Mistake {
 /// The columns that the template names, sorted; or all mistakes in it. At least one column.
 pub(super) fn of(template: &str) -> Result<Vec<String>, Vec<Mistake>> {
     let environment = prompt::environment();
-    let tree =
-        parse(template, "template", Default::default()).map_err(|error| vec![syntax_mistake(&error, template)])?;
+    let tree = parse(template, "template", Default::default())
+        .and_then(|tree| environment.template_from_str(template).map(|_| tree))
+        .map_err(|error| vec![syntax_mistake(&error, template)])?;
     let mut walk =
         Walk { environment: &environment, assigned: BTreeSet::new(), columns: BTreeSet::new(), mistakes: Vec::new() };
     walk.statement(&tree);
@@ -45,7 +46,7 @@ fn syntax_mistake(error: &minijinja::Error, template: &str) -> Mistake {
         Some(_) => ": there are if, for, set, with, filter, raw",
         None => "",
     };
-    Mistake { offset, message: format!("template: {detail}{hint}") }
+    Mistake { offset, message: format!("{detail}{hint}") }
 }
 
 struct Walk<'e, 'a> {
@@ -169,7 +170,7 @@ impl<'a> Walk<'_, 'a> {
             Expr::Filter(filter) => {
                 let known = self.environment.empty_state().apply_filter(filter.name, &[]);
                 if known.is_err_and(|error| error.kind() == ErrorKind::UnknownFilter) {
-                    self.mistake(filter.span(), format!("template: there is no filter {:?}", filter.name));
+                    self.mistake(filter.span(), format!("there is no filter {:?}", filter.name));
                 }
                 self.expressions(&filter.expr);
                 self.arguments(&filter.args);
@@ -177,7 +178,7 @@ impl<'a> Walk<'_, 'a> {
             Expr::Test(test) => {
                 let known = self.environment.empty_state().perform_test(test.name, &[]);
                 if known.is_err_and(|error| error.kind() == ErrorKind::UnknownTest) {
-                    self.mistake(test.span(), format!("template: there is no test {:?}", test.name));
+                    self.mistake(test.span(), format!("there is no test {:?}", test.name));
                 }
                 self.expression(&test.expr);
                 self.arguments(&test.args);
@@ -193,9 +194,9 @@ impl<'a> Walk<'_, 'a> {
     fn call(&mut self, callee: &Expr<'a>, arguments: &[CallArg<'a>], span: Span) {
         match callee {
             Expr::Var(name) if self.environment.globals().any(|(global, _)| global == name.id) => {}
-            Expr::Var(name) => self.mistake(span, format!("template: there is no function {:?}", name.id)),
+            Expr::Var(name) => self.mistake(span, format!("there is no function {:?}", name.id)),
             Expr::GetAttr(method) if matches!(&method.expr, Expr::Var(var) if self.assigned.contains(var.id)) => {}
-            _ => self.mistake(span, "template: values have no methods, use a filter: {{ name | upper }}"),
+            _ => self.mistake(span, "values have no methods, use a filter: {{ name | upper }}"),
         }
         self.arguments(arguments);
     }

@@ -1,5 +1,5 @@
 use super::columns;
-use super::problems::{Problem, Problems};
+use super::problems::{Problem, Problems, place};
 use super::read::{Reader, Section};
 use super::{
     AnswerColumn, DEFAULT_MODEL, KeyType, ModelSettings, Pipeline, RESERVED_COLUMNS, RunSettings, Thinking, ValueType,
@@ -109,12 +109,12 @@ fn prompt(reader: &Reader<'_>, top: &Section<'_>) -> Option<(Option<String>, Str
     // A template that stands in the file as it is has an exact place; one with escapes only that of its field.
     let verbatim = reader.source(&template).find(text).map(|at| template.span().start + at);
     let columns = columns::of(text).map_err(|mistakes| {
-        for mistake in mistakes {
+        for columns::Mistake { offset, message } in mistakes {
             match verbatim {
-                Some(start) => section.problem(start + mistake.offset, mistake.message),
+                Some(start) => section.problem(start + offset, format_args!("template: {message}")),
                 None => {
-                    let (line, message) = (super::problems::place(text, mistake.offset).0, mistake.message);
-                    section.problem(template.span().start, format_args!("in line {line} of the template: {message}"));
+                    let (line, _) = place(text, offset);
+                    section.problem(template.span().start, format_args!("template, its line {line}: {message}"));
                 }
             }
         }

@@ -291,8 +291,8 @@ fn variables_of_the_template_are_no_columns() {
 
 #[test]
 fn a_template_that_cannot_be_known_is_refused_where_it_stands() {
-    assert!(said_of_template("\n{{ x }}\n {{ row[x] }}").starts_with("6:9: a column is named by a string"));
-    assert!(said_of_template("{{ row }}").starts_with("4:18: row is the whole row"));
+    assert!(said_of_template("\n{{ x }}\n {{ row[x] }}").starts_with("6:9: template: a column is named by a string"));
+    assert!(said_of_template("{{ row }}").starts_with("4:18: template: row is the whole row"));
     assert!(said_of_template("{{ x.upper() }}").contains("use a filter"));
     assert!(said_of_template("{{ now() }}{{ x }}").contains("there is no function \"now\""));
     assert!(said_of_template("{% if x is vowel %}{% endif %}").contains("there is no test \"vowel\""));
@@ -307,5 +307,5 @@ fn a_template_that_cannot_be_known_is_refused_where_it_stands() {
 #[test]
 fn a_template_with_escapes_names_its_own_line() {
     let said = said("'{{ text }}'", "\"a\\n{{ text | uper }}\"");
-    assert!(said.starts_with("4:12: in line 2 of the template: template: there is no filter"), "{said}");
+    assert!(said.starts_with("4:12: template, its line 2: there is no filter"), "{said}");
 }
