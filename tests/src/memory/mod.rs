@@ -1,10 +1,8 @@
-//! The ports in memory.
-
-mod objects;
-mod rows;
-pub mod records;
 //! The ports in memory: deterministic, so that a seed replays.
 
+mod objects;
+pub mod records;
+mod rows;
 
 pub use objects::MemoryObjects;
 pub use rows::MemoryRows;

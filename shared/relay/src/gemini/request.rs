@@ -1,7 +1,7 @@
-use crate::pipeline::{AnswerColumn, Pipeline, ValueType};
 use crate::ports::Ask;
+use crate::schema::response_schema;
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
 /// The body of a `generateContent` call, as far as we use it.
 #[derive(Serialize)]
@@ -64,38 +64,11 @@ pub(super) fn body(ask: &Ask) -> Vec<u8> {
     body
 }
 
-// replaced by crate::schema at merge
-fn response_schema(pipeline: &Pipeline) -> Value {
-    let names: Vec<&str> = pipeline.answer.iter().map(|column| column.name.as_str()).collect();
-    let properties: Map<String, Value> =
-        pipeline.answer.iter().map(|column| (column.name.clone(), column_schema(column))).collect();
-    json!({ "type": "OBJECT", "properties": properties, "required": names, "propertyOrdering": names })
-}
-
-// replaced by crate::schema at merge
-fn column_schema(column: &AnswerColumn) -> Value {
-    let value_type = match column.value_type {
-        ValueType::String => "STRING",
-        ValueType::Integer => "INTEGER",
-        ValueType::Number => "NUMBER",
-        ValueType::Boolean => "BOOLEAN",
-    };
-    let mut schema = match column.count {
-        Some(count) => {
-            json!({ "type": "ARRAY", "items": { "type": value_type }, "minItems": count, "maxItems": count })
-        }
-        None => json!({ "type": value_type }),
-    };
-    if let Some(description) = &column.description {
-        schema["description"] = description.as_str().into();
-    }
-    schema
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::{KeyType, ModelSettings, RunSettings, Thinking};
+    use crate::pipeline::{AnswerColumn, KeyType, ModelSettings, Pipeline, RunSettings, Thinking, ValueType};
+    use serde_json::{Map, json};
     use std::sync::Arc;
 
     fn ask() -> Ask {
