@@ -4,3 +4,4 @@ pub mod build;
 pub mod memory;
 pub mod model_server;
 pub mod suites;
+pub mod sim;

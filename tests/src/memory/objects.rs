@@ -41,6 +41,20 @@ impl MemoryObjects {
         self.store().events.drain(..).collect()
     }
 
+    /// Every version ever written to a bucket, in order of names and generations.
+    pub fn versions(&self, bucket: Bucket) -> Vec<Object> {
+        let store = self.store();
+        let of = store.versions.iter().filter(|((at, _, _), _)| *at == bucket);
+        of.map(|(_, object)| object.clone()).collect()
+    }
+
+    /// The live versions in a bucket, in order of names.
+    pub fn live(&self, bucket: Bucket) -> Vec<Object> {
+        let store = self.store();
+        let of = store.live.iter().filter(|((at, _), _)| *at == bucket);
+        of.filter_map(|((_, name), generation)| store.object(bucket, name, Some(*generation)).cloned()).collect()
+    }
+
     fn store(&self) -> MutexGuard<'_, Store> {
         self.store.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -102,6 +102,28 @@ impl MemoryRecords {
         self.state().rejected.insert(key);
     }
 
+    /// A wrong store, for the tests of the tests: the rows of a part in a transaction of their own, without its ledger row.
+    pub fn load_rows_only(&self, part: &Part) -> Result<Loaded, RecordsError> {
+        let mut state = self.state();
+        let loaded = state.load(part, self.clock.now());
+        state.ledger.remove(&part.id);
+        loaded
+    }
+
+    /// The other half of [`MemoryRecords::load_rows_only`].
+    pub fn write_ledger_only(&self, part: &Part, counts: Counts) {
+        self.state().ledger.insert(part.id.clone(), Entry { generation: part.generation, counts });
+    }
+
+    /// A wrong store, for the tests of the tests: takes a run to its end state whatever its state is.
+    pub fn finish_whatever(&self, run: &RunId) -> Option<RunRow> {
+        let mut state = self.state();
+        if let Some(run) = state.runs.get_mut(run) {
+            run.row.state = RunState::Running;
+        }
+        state.finish(run, self.clock.now())
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // A test that panicked while it looked has changed nothing.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
