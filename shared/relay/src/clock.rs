@@ -104,9 +104,10 @@ impl Chance {
         Chance::seeded(fastrand::u64(..))
     }
 
-    /// A duration drawn evenly from zero to `most`, both included: full jitter.
+    /// A duration drawn evenly from zero to `most`, both included: full jitter. In whole milliseconds, as tokio's timers: finer
+    /// ones would be rounded by the moment at which the runtime was started, and not replay.
     pub fn up_to(&self, most: Duration) -> Duration {
-        Duration::from_micros(self.draw(|rng| rng.u64(0..=most.as_micros() as u64)))
+        Duration::from_millis(self.draw(|rng| rng.u64(0..=most.as_millis() as u64)))
     }
 
     /// A number drawn evenly from `0..bound`; `bound` must not be 0.

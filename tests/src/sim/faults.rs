@@ -41,52 +41,60 @@ pub const ALL: [Fault; 8] = [
 /// How long a stalled process stands still, and a late effect takes: longer than any lease.
 pub const STALL: Duration = Duration::from_secs(300);
 
-/// The faults of a world: by kind of port call ("generator create answers") and the number of that call.
+/// One port call: its kind ("generator create answers") and its number among those of its kind.
+pub type Call = (String, u64);
+
+/// The faults of a world, by port call.
 #[derive(Debug, Default)]
 pub struct Faults {
-    scheduled: BTreeMap<(String, u64), Fault>,
+    scheduled: BTreeMap<Call, Fault>,
     met: Mutex<Met>,
 }
 
 #[derive(Debug, Default)]
 struct Met {
-    calls: BTreeMap<String, u64>,
+    counts: BTreeMap<String, u64>,
+    trace: Vec<Call>,
     faults: usize,
+    /// The calls before and with the last fault.
+    last_fault: usize,
 }
 
 impl Faults {
     /// These, and no others.
-    pub fn of(scheduled: impl IntoIterator<Item = ((String, u64), Fault)>) -> Faults {
+    pub fn of(scheduled: impl IntoIterator<Item = (Call, Fault)>) -> Faults {
         Faults { scheduled: scheduled.into_iter().collect(), met: Mutex::default() }
     }
 
-    /// Up to `most` faults at calls that a run without faults made: drawn from `calls`, which counts them by kind.
-    pub fn draw(calls: &BTreeMap<String, u64>, most: u64, chance: &Chance) -> Faults {
-        let kinds: Vec<_> = calls.iter().collect();
-        let one = |_| {
-            let (kind, count) = kinds[chance.below(kinds.len() as u64) as usize];
-            // Earlier faults may save later calls (a crashed process makes fewer): the first half is always made.
-            let at = chance.below(count.div_ceil(2));
-            let fault = ALL[chance.below(ALL.len() as u64) as usize];
-            ((kind.clone(), at), fault)
-        };
-        Faults::of((0..=chance.below(most)).map(one))
+    /// One fault more, at a call that this world made after its last one. A world with both is the same up to there, so both are
+    /// met. `None` when no call is left.
+    pub fn and_one_more(&self, chance: &Chance) -> Option<Faults> {
+        let met = self.met.lock().unwrap_or_else(PoisonError::into_inner);
+        let later = met.trace.get(met.last_fault..).filter(|later| !later.is_empty())?;
+        let call = &later[chance.below(later.len().div_ceil(2) as u64) as usize];
+        let fault = ALL[chance.below(ALL.len() as u64) as usize];
+        let more = [(call.clone(), fault)];
+        Some(Faults::of(self.scheduled.iter().map(|(call, fault)| (call.clone(), *fault)).chain(more)))
     }
 
     /// Counts a call and tells its fault.
     pub fn next(&self, kind: &str) -> Option<Fault> {
-        let mut met = self.met.lock().unwrap_or_else(PoisonError::into_inner);
-        let calls = met.calls.entry(kind.to_owned()).or_default();
-        let at = *calls;
-        *calls += 1;
-        let fault = self.scheduled.get(&(kind.to_owned(), at)).copied();
-        met.faults += usize::from(fault.is_some());
+        let met = &mut *self.met.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = met.counts.entry(kind.to_owned()).or_default();
+        let call = (kind.to_owned(), *count);
+        *count += 1;
+        let fault = self.scheduled.get(&call).copied();
+        met.trace.push(call);
+        if fault.is_some() {
+            met.faults += 1;
+            met.last_fault = met.trace.len();
+        }
         fault
     }
 
-    /// The calls so far, by kind.
-    pub fn calls(&self) -> BTreeMap<String, u64> {
-        self.met.lock().unwrap_or_else(PoisonError::into_inner).calls.clone()
+    /// The calls so far, in their order.
+    pub fn trace(&self) -> Vec<Call> {
+        self.met.lock().unwrap_or_else(PoisonError::into_inner).trace.clone()
     }
 
     /// All scheduled faults have been met.

@@ -28,6 +28,8 @@ pub struct Process {
     stalled: Mutex<Option<tokio::time::Instant>>,
     /// Calls of the model that it waits for.
     pub in_flight: AtomicU64,
+    /// Calls of the model that it made.
+    pub asked: AtomicU64,
     /// What a wrong variant remembers.
     pub memory: Mutex<BTreeSet<String>>,
 }
@@ -41,6 +43,7 @@ impl Process {
             dead: AtomicBool::new(false),
             stalled: Mutex::default(),
             in_flight: AtomicU64::new(0),
+            asked: AtomicU64::new(0),
             memory: Mutex::default(),
         })
     }
@@ -74,7 +77,7 @@ impl Process {
     }
 
     /// One port call: its latency, its fault, its effect, and a look at the invariants.
-    async fn call<T: Send + 'static, E: Send + 'static>(
+    pub(super) async fn port<T: Send + 'static, E: Send + 'static>(
         self: &Arc<Self>, what: &str, unknown: E, effect: impl FnOnce() -> BoxFuture<'static, Result<T, E>>,
     ) -> Result<T, E> {
         let kind = format!("{} {what}", self.leg.name());
@@ -145,15 +148,8 @@ pub fn kind(bucket: Bucket, name: &str) -> &'static str {
     }
 }
 
-fn lost<T>() -> (T, ObjectsError)
-where
-    T: Default,
-{
-    (T::default(), ObjectsError::Unknown("fault".into()))
-}
-
 fn unknown() -> ObjectsError {
-    lost::<()>().1
+    ObjectsError::Unknown("fault".into())
 }
 
 /// The objects port of a process.
@@ -166,15 +162,11 @@ impl Objects for NodeObjects {
         if let Some(pretended) = super::wrong::create(&self.0, bucket, name, &body).await {
             return pretended;
         }
-        let (objects, owned, wrong) = (self.0.world.objects.clone(), name.to_owned(), self.0.clone());
-        let effect = || -> BoxFuture<'static, _> {
-            Box::pin(async move {
-                let created = objects.create(bucket, &owned, body).await;
-                super::wrong::after_create(&wrong, bucket, &owned).await;
-                created
-            })
-        };
-        self.0.call(&what, unknown(), effect).await
+        let (objects, owned) = (self.0.world.objects.clone(), name.to_owned());
+        let effect = || -> BoxFuture<'static, _> { Box::pin(async move { objects.create(bucket, &owned, body).await }) };
+        let created = self.0.port(&what, unknown(), effect).await;
+        super::wrong::after_create(&self.0, bucket, name).await;
+        created
     }
 
     async fn replace(&self, bucket: Bucket, name: &str, body: Bytes, expected: Generation) -> Result<Meta, ObjectsError> {
@@ -182,9 +174,14 @@ impl Objects for NodeObjects {
         if self.0.is(Wrong::NoClaim) && kind(bucket, name) == "claims" {
             return Ok(Meta { name: name.to_owned(), generation: expected, created: self.0.world.clock.now(), size: 0 });
         }
-        let (objects, name) = (self.0.world.objects.clone(), name.to_owned());
-        let effect = || -> BoxFuture<'static, _> { Box::pin(async move { objects.replace(bucket, &name, body, expected).await }) };
-        self.0.call(&what, unknown(), effect).await
+        let (objects, owned) = (self.0.world.objects.clone(), name.to_owned());
+        let effect = || -> BoxFuture<'static, _> { Box::pin(async move { objects.replace(bucket, &owned, body, expected).await }) };
+        match self.0.port(&what, unknown(), effect).await {
+            Err(_) if super::wrong::believes_renewal(&self.0, bucket, name) => {
+                Ok(Meta { name: name.to_owned(), generation: expected, created: self.0.world.clock.now(), size: 0 })
+            }
+            replaced => replaced,
+        }
     }
 
     async fn remove(&self, bucket: Bucket, name: &str, expected: Option<Generation>) -> Result<(), ObjectsError> {
@@ -194,7 +191,7 @@ impl Objects for NodeObjects {
         }
         let (objects, name) = (self.0.world.objects.clone(), name.to_owned());
         let effect = || -> BoxFuture<'static, _> { Box::pin(async move { objects.remove(bucket, &name, expected).await }) };
-        self.0.call(&what, unknown(), effect).await
+        self.0.port(&what, unknown(), effect).await
     }
 
     async fn stat(&self, bucket: Bucket, name: &str) -> Result<Option<Meta>, ObjectsError> {
@@ -205,14 +202,14 @@ impl Objects for NodeObjects {
         }
         let (objects, name) = (self.0.world.objects.clone(), name.to_owned());
         let effect = || -> BoxFuture<'static, _> { Box::pin(async move { objects.stat(bucket, &name).await }) };
-        self.0.call(&what, unknown(), effect).await
+        self.0.port(&what, unknown(), effect).await
     }
 
     async fn read(&self, bucket: Bucket, name: &str, generation: Option<Generation>) -> Result<Option<Object>, ObjectsError> {
         let what = format!("read {}", kind(bucket, name));
         let (objects, owned) = (self.0.world.objects.clone(), name.to_owned());
         let effect = || -> BoxFuture<'static, _> { Box::pin(async move { objects.read(bucket, &owned, generation).await }) };
-        let found = self.0.call(&what, unknown(), effect).await?;
+        let found = self.0.port(&what, unknown(), effect).await?;
         Ok(super::wrong::after_read(&self.0, bucket, name, found))
     }
 
@@ -223,7 +220,7 @@ impl Objects for NodeObjects {
         let (objects, name) = (self.0.world.objects.clone(), name.to_owned());
         let effect =
             || -> BoxFuture<'static, _> { Box::pin(async move { objects.read_range(bucket, &name, generation, offset, most).await }) };
-        self.0.call(&what, unknown(), effect).await
+        self.0.port(&what, unknown(), effect).await
     }
 
     async fn list(&self, bucket: Bucket, prefix: &str, after: Option<&str>, most: usize) -> Result<Vec<Meta>, ObjectsError> {
@@ -231,7 +228,7 @@ impl Objects for NodeObjects {
         let (objects, prefix, after) = (self.0.world.objects.clone(), prefix.to_owned(), after.map(str::to_owned));
         let effect =
             || -> BoxFuture<'static, _> { Box::pin(async move { objects.list(bucket, &prefix, after.as_deref(), most).await }) };
-        self.0.call(&what, unknown(), effect).await
+        self.0.port(&what, unknown(), effect).await
     }
 }
 
@@ -252,7 +249,7 @@ impl Records for NodeRecords {
         let (process, run) = (self.0.clone(), part.id.run.clone());
         let totals = part.header.totals.is_some();
         let effect = || -> BoxFuture<'static, _> { Box::pin(async move { records.load(&part).await }) };
-        let loaded = self.0.call("load", uncertain(), effect).await;
+        let loaded = self.0.port("load", uncertain(), effect).await;
         super::wrong::after_load(&process, &run, totals, &loaded);
         loaded
     }
@@ -266,31 +263,31 @@ impl Records for NodeRecords {
         let effect = || -> BoxFuture<'static, _> {
             Box::pin(async move { if whatever { Ok(records.finish_whatever(&run)) } else { records.finish(&run).await } })
         };
-        self.0.call("finish", uncertain(), effect).await
+        self.0.port("finish", uncertain(), effect).await
     }
 
     async fn ledgered(&self, run: &RunId, shards: &[ShardIndex]) -> Result<BTreeSet<ShardIndex>, RecordsError> {
         let (records, run, shards) = (self.0.world.records.clone(), run.clone(), shards.to_vec());
         let effect = || -> BoxFuture<'static, _> { Box::pin(async move { records.ledgered(&run, &shards).await }) };
-        self.0.call("ledgered", uncertain(), effect).await
+        self.0.port("ledgered", uncertain(), effect).await
     }
 
     async fn unpublished(&self, run: Option<&RunId>) -> Result<Vec<Ended>, RecordsError> {
         let (records, run) = (self.0.world.records.clone(), run.cloned());
         let effect = || -> BoxFuture<'static, _> { Box::pin(async move { records.unpublished(run.as_ref()).await }) };
-        self.0.call("unpublished", uncertain(), effect).await
+        self.0.port("unpublished", uncertain(), effect).await
     }
 
     async fn mark_published(&self, event_id: &str) -> Result<(), RecordsError> {
         let (records, id) = (self.0.world.records.clone(), event_id.to_owned());
         let effect = || -> BoxFuture<'static, _> { Box::pin(async move { records.mark_published(&id).await }) };
-        self.0.call("mark published", uncertain(), effect).await
+        self.0.port("mark published", uncertain(), effect).await
     }
 
     async fn fingerprints(&self, pipeline: &Pipeline, keys: &[Key]) -> Result<BTreeMap<Key, String>, RecordsError> {
         let (records, pipeline, keys) = (self.0.world.records.clone(), pipeline.clone(), keys.to_vec());
         let effect = || -> BoxFuture<'static, _> { Box::pin(async move { records.fingerprints(&pipeline, &keys).await }) };
-        self.0.call("fingerprints", uncertain(), effect).await
+        self.0.port("fingerprints", uncertain(), effect).await
     }
 }
 
@@ -310,12 +307,13 @@ impl Model for NodeModel {
     async fn ask(&self, ask: &Ask) -> Result<Reply, tasuki_relay::ports::Fault> {
         let (world, prompt) = (self.0.world.clone(), ask.prompt.clone());
         self.0.in_flight.fetch_add(1, Relaxed);
+        self.0.asked.fetch_add(1, Relaxed);
         let _flying = Flying(self.0.clone());
         sleep(world.model.latency()).await;
         let effect = || -> BoxFuture<'static, _> { Box::pin(async move { world.model.say(&prompt, world.clock.now()) }) };
         // Nobody knows whether a call that failed after sending was charged; one that failed before it was not.
         let lost = tasuki_relay::ports::Fault::Ambiguous("fault".into());
-        self.0.call("ask", lost, effect).await
+        self.0.port("ask", lost, effect).await
     }
 }
 
@@ -332,6 +330,6 @@ impl Notice for NodeNotice {
                 Ok(())
             })
         };
-        self.0.call("publish", "fault".to_owned(), effect).await
+        self.0.port("publish", "fault".to_owned(), effect).await
     }
 }

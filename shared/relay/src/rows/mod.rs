@@ -10,6 +10,7 @@ mod jsonl;
 
 pub use format::suffix_problem;
 
+use crate::deadline::Deadline;
 use crate::limits::{FILE_BYTES_MAX, FILE_ROWS_MAX, GZIP_RATIO_FROM_BYTES, GZIP_RATIO_MAX};
 use crate::ports::{Meta, Objects, ObjectsError, RowFault, RowStream, Rows, RowsError, SourceRow};
 use crate::record::Parent;
@@ -43,9 +44,9 @@ const CAPS: Caps =
     Caps { bytes: FILE_BYTES_MAX, rows: FILE_ROWS_MAX, ratio: GZIP_RATIO_MAX, ratio_from_bytes: GZIP_RATIO_FROM_BYTES };
 
 impl ObjectRows {
-    /// Reads the inbox of `objects`.
+    /// Reads the inbox of `objects`. A read that hangs is one that was not confirmed.
     pub fn new(objects: Arc<dyn Objects>) -> ObjectRows {
-        ObjectRows { objects, chunk: CHUNK_BYTES, caps: CAPS }
+        ObjectRows { objects: Arc::new(Deadline(objects)), chunk: CHUNK_BYTES, caps: CAPS }
     }
 }
 

@@ -1,0 +1,77 @@
+//! Worlds drawn by seed: what is dropped, what the model says, what the event service does.
+
+use super::model::{ACTS, CANARY, Storm};
+use super::{START, Setup};
+use std::fmt::Write;
+use std::time::Duration;
+use tasuki_relay::clock::Chance;
+
+/// Rows of a shard in every world.
+pub const ROWS_PER_SHARD: u64 = 5;
+
+/// The pipeline of every world.
+pub fn pipeline(only_changed: bool) -> String {
+    format!(
+        "name = \"p\"\nkey = \"id\"\n[prompt]\ntemplate = \"{{{{ act }}}}\"\n[answer.theme]\ntype = \"string\"\n\
+         [run]\nrows_per_shard = {ROWS_PER_SHARD}\nonly_changed = {only_changed}\n[target]\ntable = \"t\"\n"
+    )
+}
+
+/// A file of `rows` rows, as JSON lines: most of them plain, some with a bad key, a text that is none, or a prompt that another
+/// row has too.
+pub fn file(rows: u64, chance: &Chance) -> String {
+    let mut text = String::new();
+    for row in 0..rows {
+        let key = if chance.below(20) == 0 { row / 2 } else { row };
+        let act = if chance.below(3) == 0 { ACTS[chance.below(ACTS.len() as u64) as usize] } else { "answer" };
+        let about = if chance.below(10) == 0 { 0 } else { row };
+        match chance.below(30) {
+            0 => writeln!(text, "{{\"id\": {CANARY}"),
+            1 => writeln!(text, "{{\"id\": null, \"act\": \"{act}-{about} {CANARY}\"}}"),
+            2 => writeln!(text, "{{\"id\": \"k{key}\"}}"),
+            _ => writeln!(text, "{{\"id\": \"k{key}\", \"act\": \"{act}-{about} {CANARY}\"}}"),
+        }
+        .expect("memory takes text");
+    }
+    text
+}
+
+/// A file of rows that the model answers at once, each with its own prompt.
+pub fn plain_file(rows: u64) -> String {
+    (0..rows).map(|row| format!("{{\"id\": \"k{row}\", \"act\": \"answer-{row} {CANARY}\"}}\n")).collect()
+}
+
+/// The world of a seed.
+pub fn setup(seed: u64) -> Setup {
+    let chance = Chance::seeded(seed ^ 0x7461_7375_6b69);
+    let one_in = |n: u64| chance.below(n) == 0;
+    let within = |seconds: u64| chance.up_to(Duration::from_secs(seconds));
+    let mut files = vec![(Duration::ZERO, "p/a.jsonl".to_owned(), file(chance.below(35), &chance))];
+    if one_in(4) {
+        files.push((within(400), "p/b.jsonl".to_owned(), file(chance.below(25), &chance)));
+    }
+    if one_in(8) {
+        files.push((within(30), "p/a.jsonl".to_owned(), file(chance.below(20), &chance)));
+    }
+    if one_in(15) {
+        files.push((within(60), "p/refused.csv".to_owned(), "id,other\n1,2\n".to_owned()));
+    }
+    files.sort_by_key(|(at, ..)| *at);
+    let storm = one_in(6).then(|| {
+        let from = START + within(20);
+        Storm { from, to: from + within(1_800), systemic: one_in(2) }
+    });
+    Setup {
+        seed,
+        pipeline: pipeline(one_in(4)),
+        files,
+        sweeps: true,
+        dropped_percent: if one_in(8) { 100 } else { chance.below(3) * 10 },
+        doubled_percent: chance.below(4) * 10,
+        late_percent: chance.below(3) * 10,
+        cancel_at: one_in(7).then(|| within(90)),
+        storm,
+        skewed: one_in(20),
+        ..Setup::default()
+    }
+}
