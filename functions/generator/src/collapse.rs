@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use tasuki_relay::record::Outcome;
-use tokio::sync::watch;
+use futures::FutureExt;
+use futures::future::Shared;
+use tokio::sync::oneshot;
 
-type Waiting = watch::Receiver<Option<Outcome>>;
+/// Waits for what the leader gets; an error when it gave up.
+pub type Waiting = Shared<oneshot::Receiver<Outcome>>;
 
 /// The prompts in flight in this process, by fingerprint.
 #[derive(Debug, Default)]
@@ -23,7 +26,7 @@ pub enum Role {
 pub struct Lead {
     all: Arc<Collapse>,
     fingerprint: String,
-    tell: watch::Sender<Option<Outcome>>,
+    tell: Option<oneshot::Sender<Outcome>>,
 }
 
 impl Collapse {
@@ -33,29 +36,23 @@ impl Collapse {
         if let Some(waiting) = flying.get(fingerprint) {
             return Role::Follow(waiting.clone());
         }
-        let (tell, waiting) = watch::channel(None);
-        flying.insert(fingerprint.to_owned(), waiting);
-        Role::Lead(Lead { all: self.clone(), fingerprint: fingerprint.to_owned(), tell })
+        let (tell, waiting) = oneshot::channel();
+        flying.insert(fingerprint.to_owned(), waiting.shared());
+        Role::Lead(Lead { all: self.clone(), fingerprint: fingerprint.to_owned(), tell: Some(tell) })
     }
 }
 
 impl Lead {
     /// Tells the followers how it ended.
-    pub fn tell(self, outcome: &Outcome) {
-        self.tell.send_replace(Some(outcome.clone()));
+    pub fn tell(mut self, outcome: &Outcome) {
+        if let Some(tell) = self.tell.take() {
+            tell.send(outcome.clone()).ok(); // nobody may be waiting
+        }
     }
 }
 
 impl Drop for Lead {
     fn drop(&mut self) {
         self.all.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.fingerprint);
-    }
-}
-
-/// What the leader got; `None` when it gave up without an outcome.
-pub async fn follow(mut waiting: Waiting) -> Option<Outcome> {
-    match waiting.wait_for(Option::is_some).await {
-        Ok(told) => told.clone(),
-        Err(_) => None,
     }
 }

@@ -1,13 +1,13 @@
 //! One shard under its claim: what its rows share, and why they may have to stop.
 
 use crate::run::Run;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tasuki_relay::claims::Lease;
 use tasuki_relay::names::ShardId;
 use tasuki_relay::ports::Why;
-use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 /// Why a shard stops before its end.
 #[derive(Clone, Debug, PartialEq)]
@@ -61,34 +61,33 @@ pub(crate) struct Job {
     pub id: ShardId,
     pub run: Arc<Run>,
     pub lease: Arc<Lease>,
-    halt: watch::Sender<Option<Halt>>,
+    halt: Mutex<Option<Halt>>,
+    halted: CancellationToken,
     retries: AtomicU32,
 }
 
 impl Job {
     /// `rows` to ask; the shard may retry a tenth of them, and ten, after server errors: more would be a storm.
     pub fn new(id: ShardId, run: Arc<Run>, lease: Arc<Lease>, rows: usize) -> Job {
-        Job { id, run, lease, halt: watch::Sender::new(None), retries: AtomicU32::new(10 + rows as u32 / 10) }
+        Job { id, run, lease, halt: Mutex::default(), halted: CancellationToken::new(), retries: AtomicU32::new(10 + rows as u32 / 10) }
     }
 
     /// Stops the shard. The first reason stays, but a seal overrides.
     pub fn halt(&self, why: Halt) {
-        self.halt.send_if_modified(|halt| {
-            let stronger = halt.as_ref().is_none_or(|first| first.seal().is_none() && why.seal().is_some());
-            if stronger {
-                *halt = Some(why);
-            }
-            stronger
-        });
+        let mut halt = self.halt.lock().unwrap_or_else(PoisonError::into_inner);
+        if halt.as_ref().is_none_or(|first| first.seal().is_none() && why.seal().is_some()) {
+            *halt = Some(why);
+        }
+        self.halted.cancel();
     }
 
     pub fn halted(&self) -> Option<Halt> {
-        self.halt.borrow().clone()
+        self.halt.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Returns when the shard is halted.
     pub async fn until_halted(&self) {
-        self.halt.subscribe().wait_for(Option::is_some).await.ok();
+        self.halted.cancelled().await;
     }
 
     /// Sleeps; false when the shard was halted meanwhile.

@@ -1,6 +1,6 @@
 //! One row: asked until it has its outcome, or given back.
 
-use crate::collapse::{Lead, follow};
+use crate::collapse::Lead;
 use crate::job::{Halt, Job};
 use crate::{Generator, Role};
 use std::sync::Arc;
@@ -70,7 +70,7 @@ impl Generator {
                     return self.lead(job, todo, ask, fingerprint, lead, permits).await;
                 }
                 Role::Follow(waiting) => {
-                    if let Some(outcome) = follow(waiting).await {
+                    if let Ok(outcome) = waiting.await {
                         self.meter.shared();
                         return todo.settle(outcome);
                     }

@@ -4,10 +4,13 @@ use crate::ports::{Verdict, Why};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::{Semaphore, watch};
+use futures::FutureExt;
+use futures::future::Shared;
+use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
-type Told = watch::Receiver<Option<Verdict>>;
+/// Waits for a verdict. Not tokio's `watch`, which wakes its receivers in an order drawn by chance.
+type Told = Shared<oneshot::Receiver<Verdict>>;
 
 /// The jobs of a process.
 #[derive(Clone, Debug)]
@@ -29,12 +32,10 @@ impl Jobs {
     where
         F: Future<Output = Result<Verdict, Why>> + Send + 'static,
     {
-        let mut told = match self.start(name, work) {
-            Ok(told) => told,
-            Err(why) => return Verdict::Later(why),
-        };
-        let verdict = told.wait_for(Option::is_some).await.ok().and_then(|told| told.clone());
-        verdict.unwrap_or_else(|| Verdict::Later(Why::Unconfirmed("the job ended without a word".into())))
+        match self.start(name, work) {
+            Ok(told) => told.await.unwrap_or_else(|_| Verdict::Later(Why::Unconfirmed("the job ended without a word".into()))),
+            Err(why) => Verdict::Later(why),
+        }
     }
 
     fn start<F>(&self, name: &str, work: impl FnOnce() -> F) -> Result<Told, Why>
@@ -49,13 +50,14 @@ impl Jobs {
             return Err(Why::Stopping);
         }
         let admitted = self.admitted.clone().try_acquire_owned().map_err(|_| Why::Full)?;
-        let (tell, told) = watch::channel(None);
+        let (tell, told) = oneshot::channel();
+        let told = told.shared();
         at_work.insert(name.to_owned(), told.clone());
         let (enlisted, work) = (Enlisted { jobs: self.clone(), name: name.to_owned() }, work());
         tokio::spawn(async move {
             let verdict = work.await.unwrap_or_else(Verdict::Later);
             drop((enlisted, admitted)); // before telling: who hears the verdict may send the event again at once
-            tell.send_replace(Some(verdict));
+            tell.send(verdict).ok();
         });
         Ok(told)
     }
@@ -69,8 +71,8 @@ impl Jobs {
     pub async fn drain(&self) {
         self.stop.cancel();
         let next = || self.at_work.lock().unwrap_or_else(PoisonError::into_inner).values().next().cloned();
-        while let Some(mut job) = next() {
-            job.wait_for(Option::is_some).await.ok();
+        while let Some(job) = next() {
+            job.await.ok();
         }
     }
 }

@@ -77,6 +77,7 @@ impl World {
             self.every_row_has_one_outcome(),
             self.answers_are_those_of_the_objects(),
             self.no_row_text_where_it_does_not_belong(),
+            self.rows_fail_for_their_own_reasons(),
             self.notices_are_single(),
             self.redrives_are_bounded(),
             self.money_is_bounded(bill.paid, bill.by_script),
@@ -129,6 +130,37 @@ impl World {
                     Some(Outcome::Answer(answer)) if answer.values == row.values => (),
                     Some(Outcome::Unchanged(fingerprint)) if *fingerprint == row.fingerprint => (),
                     _ => return Err(format!("I5: row {} of run {} is not its answers object's", row.ordinal, row.run)),
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// I14, and what the model's script says of each row.
+    fn rows_fail_for_their_own_reasons(&self) -> Result<(), String> {
+        let timeouts = self.log.lock().unwrap().iter().filter(|line| line.contains("generator ask")).count() >= 2;
+        let mut acts = BTreeMap::new();
+        for (header, lines) in self.shards() {
+            for line in lines {
+                let Content::Row(row) = line.content else { continue };
+                let act = row["act"].as_str().and_then(|act| act.split('-').next()).unwrap_or_default().to_owned();
+                acts.insert((header.run.clone(), line.ordinal), act);
+            }
+        }
+        self.records.look(|state| {
+            for (row, failure) in &state.failures {
+                let allowed = match (acts.get(row).map(String::as_str), failure.reason.as_str()) {
+                    (None, "bad_json" | "null_key" | "missing_column" | "duplicate_key") => true,
+                    (None, _) => false,
+                    (_, "cancelled") => self.setup.cancel_at.is_some(),
+                    (_, "changed_meanwhile") => self.setup.files.len() > 1,
+                    (_, "timeout") => timeouts,
+                    (Some(act), reason) => {
+                        matches!((act, reason), ("blocked", "blocked_prompt:SAFETY") | ("cut", "truncated") | ("invalid", "rejected"))
+                    }
+                };
+                if !allowed {
+                    return Err(format!("I14: row {row:?} ({:?}) failed {}", acts.get(row), failure.reason));
                 }
             }
             Ok(())

@@ -22,12 +22,14 @@ pub enum Fault {
     DiesBefore,
     /// The process dies after its effect.
     DiesAfter,
+    /// The process is told to stop, as by SIGTERM, and is killed 8 s later.
+    Stops,
     /// The process stands still for five minutes and goes on, as after SIGSTOP and SIGCONT.
     Stalls,
 }
 
 /// All of them.
-pub const ALL: [Fault; 8] = [
+pub const ALL: [Fault; 9] = [
     Fault::Fails,
     Fault::Lost,
     Fault::Hangs,
@@ -35,6 +37,7 @@ pub const ALL: [Fault; 8] = [
     Fault::Late,
     Fault::DiesBefore,
     Fault::DiesAfter,
+    Fault::Stops,
     Fault::Stalls,
 ];
 

@@ -295,12 +295,21 @@ impl World {
         let slot = (leg, self.chance.below(PROCESSES));
         let mut nodes = self.nodes.lock().unwrap();
         match nodes.get(&slot) {
-            Some((process, node)) if !process.is_dead() => (process.clone(), node.clone()),
+            Some((process, node)) if !process.is_dead() && !process.is_leaving() => (process.clone(), node.clone()),
             _ => {
                 let fresh = self.start(leg, slot.1);
                 nodes.insert(slot, fresh.clone());
                 fresh
             }
+        }
+    }
+
+    /// SIGTERM.
+    pub(crate) fn stop(&self, process: &Arc<Process>) {
+        let nodes = self.nodes.lock().unwrap();
+        let node = nodes.values().find(|(at, _)| Arc::ptr_eq(at, process)).map(|(_, node)| node.clone());
+        if let Some(node) = node.filter(|_| !process.is_leaving()) {
+            process.leave(async move { node.drain().await });
         }
     }
 
@@ -387,6 +396,14 @@ impl Node {
             Node::Splitter(leg) => leg.handle(event).await,
             Node::Generator(leg) => leg.handle(event).await,
             Node::Loader(leg) => leg.handle(event).await,
+        }
+    }
+
+    async fn drain(&self) {
+        match self {
+            Node::Splitter(leg) => leg.drain().await,
+            Node::Generator(leg) => leg.drain().await,
+            Node::Loader(leg) => leg.drain().await,
         }
     }
 

@@ -25,6 +25,7 @@ pub struct Process {
     /// Which leg it is.
     pub leg: Leg,
     dead: AtomicBool,
+    leaving: AtomicBool,
     stalled: Mutex<Option<tokio::time::Instant>>,
     /// Calls of the model that it waits for.
     pub in_flight: AtomicU64,
@@ -41,6 +42,7 @@ impl Process {
             world,
             leg,
             dead: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
             stalled: Mutex::default(),
             in_flight: AtomicU64::new(0),
             asked: AtomicU64::new(0),
@@ -58,6 +60,21 @@ impl Process {
         if !self.dead.swap(true, Relaxed) {
             self.world.count_death(self);
         }
+    }
+
+    /// It takes no new work.
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.load(Relaxed)
+    }
+
+    /// It takes no new work, and dies when `drained` is over or 8 s have passed. Who was given time to save has wasted nothing.
+    pub fn leave(self: &Arc<Self>, drained: impl Future<Output = ()> + Send + 'static) {
+        let process = self.clone();
+        process.leaving.store(true, Relaxed);
+        tokio::spawn(async move {
+            let in_time = tokio::time::timeout(Duration::from_secs(8), drained).await.is_ok();
+            if in_time { process.dead.store(true, Relaxed) } else { process.kill() }
+        });
     }
 
     async fn gate(&self) {
@@ -97,6 +114,10 @@ impl Process {
         };
         match fault {
             None => return happen.await,
+            Some(Fault::Stops) => {
+                self.world.stop(self);
+                return happen.await;
+            }
             Some(Fault::Fails) => return Err(unknown),
             Some(Fault::Lost) => {
                 happen.await.ok();
