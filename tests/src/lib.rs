@@ -3,5 +3,5 @@
 pub mod build;
 pub mod memory;
 pub mod model_server;
-pub mod suites;
 pub mod sim;
+pub mod suites;

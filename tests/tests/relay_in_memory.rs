@@ -38,7 +38,11 @@ fn every_row_of_every_world_ends_exactly_once() {
 fn the_same_seed_is_the_same_world() {
     for seed in 0..10 {
         for (first, again) in worlds(seed).unwrap().iter().zip(&worlds(seed).unwrap()) {
-            assert_eq!(first.trace.iter().zip(&again.trace).position(|(a, b)| a != b), None, "seed {seed}: the traces part here");
+            assert_eq!(
+                first.trace.iter().zip(&again.trace).position(|(a, b)| a != b),
+                None,
+                "seed {seed}: the traces part here"
+            );
             assert!(first == again, "seed {seed}");
         }
     }

@@ -1,10 +1,10 @@
 //! Identical prompts in flight become one call: the first leads, the others wait for what it gets.
 
+use futures::FutureExt;
+use futures::future::Shared;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use tasuki_relay::record::Outcome;
-use futures::FutureExt;
-use futures::future::Shared;
 use tokio::sync::oneshot;
 
 /// Waits for what the leader gets; an error when it gave up.

@@ -1,8 +1,8 @@
 //! One shard under its claim: what its rows share, and why they may have to stop.
 
 use crate::run::Run;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tasuki_relay::claims::Lease;
 use tasuki_relay::names::ShardId;
@@ -69,7 +69,14 @@ pub(crate) struct Job {
 impl Job {
     /// `rows` to ask; the shard may retry a tenth of them, and ten, after server errors: more would be a storm.
     pub fn new(id: ShardId, run: Arc<Run>, lease: Arc<Lease>, rows: usize) -> Job {
-        Job { id, run, lease, halt: Mutex::default(), halted: CancellationToken::new(), retries: AtomicU32::new(10 + rows as u32 / 10) }
+        Job {
+            id,
+            run,
+            lease,
+            halt: Mutex::default(),
+            halted: CancellationToken::new(),
+            retries: AtomicU32::new(10 + rows as u32 / 10),
+        }
     }
 
     /// Stops the shard. The first reason stays, but a seal overrides.

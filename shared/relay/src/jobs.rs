@@ -1,11 +1,11 @@
 //! Work that outlives the request that started it: one job per name, and a redelivery waits for the one at work.
 
 use crate::ports::{Verdict, Why};
+use futures::FutureExt;
+use futures::future::Shared;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
-use futures::FutureExt;
-use futures::future::Shared;
 use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -33,7 +33,9 @@ impl Jobs {
         F: Future<Output = Result<Verdict, Why>> + Send + 'static,
     {
         match self.start(name, work) {
-            Ok(told) => told.await.unwrap_or_else(|_| Verdict::Later(Why::Unconfirmed("the job ended without a word".into()))),
+            Ok(told) => {
+                told.await.unwrap_or_else(|_| Verdict::Later(Why::Unconfirmed("the job ended without a word".into())))
+            }
             Err(why) => Verdict::Later(why),
         }
     }

@@ -48,7 +48,12 @@ impl World {
         let state = self.objects.live(Bucket::State);
         let mut missing = Vec::new();
         let ended = self.records.look(|state| {
-            state.runs.values().filter(|run| run.row.state != RunState::Running).map(|run| run.row.run.clone()).collect::<BTreeSet<_>>()
+            state
+                .runs
+                .values()
+                .filter(|run| run.row.state != RunState::Running)
+                .map(|run| run.row.run.clone())
+                .collect::<BTreeSet<_>>()
         });
         for object in &state {
             if names::parse_plan(&object.meta.name).is_ok_and(|run| !ended.contains(&run)) {
@@ -117,7 +122,8 @@ impl World {
     fn answers_are_those_of_the_objects(&self) -> Result<(), String> {
         let mut answered = BTreeMap::new();
         for object in self.objects.live(Bucket::Answers) {
-            let (header, lines) = decode::<Header, AnswerLine>(&object.body).map_err(|corrupt| format!("I3: {}: {corrupt}", object.meta.name))?;
+            let (header, lines) = decode::<Header, AnswerLine>(&object.body)
+                .map_err(|corrupt| format!("I3: {}: {corrupt}", object.meta.name))?;
             let ordinals: Vec<u64> = lines.iter().map(|line| line.ordinal).collect();
             if ordinals != (header.first..header.first + header.rows).collect::<Vec<_>>() {
                 return Err(format!("I3: answers object {} has ordinals {ordinals:?}", object.meta.name));
@@ -156,7 +162,10 @@ impl World {
                     (_, "changed_meanwhile") => self.setup.files.len() > 1,
                     (_, "timeout") => timeouts,
                     (Some(act), reason) => {
-                        matches!((act, reason), ("blocked", "blocked_prompt:SAFETY") | ("cut", "truncated") | ("invalid", "rejected"))
+                        matches!(
+                            (act, reason),
+                            ("blocked", "blocked_prompt:SAFETY") | ("cut", "truncated") | ("invalid", "rejected")
+                        )
                     }
                 };
                 if !allowed {
@@ -168,9 +177,13 @@ impl World {
     }
 
     fn no_row_text_where_it_does_not_belong(&self) -> Result<(), String> {
-        let messages = self.records.look(|state| state.failures.values().map(|row| row.message.clone()).collect::<Vec<_>>());
+        let messages =
+            self.records.look(|state| state.failures.values().map(|row| row.message.clone()).collect::<Vec<_>>());
         let plans = self.objects.live(Bucket::State);
-        let plans = plans.iter().filter_map(|object| serde_json::from_slice::<Plan>(&object.body).ok()).filter_map(|plan| plan.refused);
+        let plans = plans
+            .iter()
+            .filter_map(|object| serde_json::from_slice::<Plan>(&object.body).ok())
+            .filter_map(|plan| plan.refused);
         match messages.into_iter().chain(plans).find(|text| text.contains(CANARY)) {
             Some(text) => Err(format!("I12: {text}")),
             None => Ok(()),
@@ -198,10 +211,17 @@ impl World {
         if self.setup.skewed {
             return Ok(()); // a clock that goes ahead takes over claims that are alive: extra spend is all that it does
         }
-        let asked: u64 = self.shards().iter().flat_map(|(_, lines)| lines).map(|line| u64::from(matches!(line.content, Content::Row(_)))).sum();
+        let asked: u64 = self
+            .shards()
+            .iter()
+            .flat_map(|(_, lines)| lines)
+            .map(|line| u64::from(matches!(line.content, Content::Row(_))))
+            .sum();
         let bound = asked + by_script + self.waste.load(Relaxed);
         if paid > bound {
-            return Err(format!("I6: {paid} calls were paid for {asked} rows, {by_script} allowed retries and a waste of {bound} in all"));
+            return Err(format!(
+                "I6: {paid} calls were paid for {asked} rows, {by_script} allowed retries and a waste of {bound} in all"
+            ));
         }
         Ok(())
     }

@@ -75,3 +75,12 @@ pub fn setup(seed: u64) -> Setup {
         ..Setup::default()
     }
 }
+
+/// The rows of a file that reach the model and are charged: usable ones, with the first of each key, that it does not refuse.
+pub fn rows_to_ask(text: &str) -> u64 {
+    let mut keys = std::collections::BTreeSet::new();
+    let rows = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let first = rows.filter(|row| row["id"].as_str().is_some_and(|key| keys.insert(key.to_owned())));
+    let usable = first.filter(|row| row["act"].as_str().is_some_and(|act| !act.starts_with("invalid")));
+    usable.count() as u64
+}

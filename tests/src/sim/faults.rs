@@ -22,6 +22,8 @@ pub enum Fault {
     DiesBefore,
     /// The process dies after its effect.
     DiesAfter,
+    /// It takes nearly as long as a port call may.
+    Slow,
     /// The process is told to stop, as by SIGTERM, and is killed 8 s later.
     Stops,
     /// The process stands still for five minutes and goes on, as after SIGSTOP and SIGCONT.
@@ -29,7 +31,7 @@ pub enum Fault {
 }
 
 /// All of them.
-pub const ALL: [Fault; 9] = [
+pub const ALL: [Fault; 10] = [
     Fault::Fails,
     Fault::Lost,
     Fault::Hangs,
@@ -37,6 +39,7 @@ pub const ALL: [Fault; 9] = [
     Fault::Late,
     Fault::DiesBefore,
     Fault::DiesAfter,
+    Fault::Slow,
     Fault::Stops,
     Fault::Stalls,
 ];
@@ -46,6 +49,9 @@ pub const STALL: Duration = Duration::from_secs(300);
 
 /// One port call: its kind ("generator create answers") and its number among those of its kind.
 pub type Call = (String, u64);
+
+/// How long a slow call takes: below the deadline of an object call.
+pub const SLOW: Duration = Duration::from_secs(28);
 
 /// The faults of a world, by port call.
 #[derive(Debug, Default)]

@@ -251,7 +251,8 @@ impl World {
         }
         let copies = if percent(self.setup.doubled_percent) { 2 + self.chance.below(4) } else { 1 };
         for _ in 0..copies {
-            let late = if percent(self.setup.late_percent) { Duration::from_secs(1_200) } else { Duration::from_secs(1) };
+            let late =
+                if percent(self.setup.late_percent) { Duration::from_secs(1_200) } else { Duration::from_secs(1) };
             let delay = self.chance.up_to(late);
             self.deliveries.fetch_add(1, Relaxed);
             tokio::spawn(self.clone().deliver(event.clone(), delay));
@@ -327,11 +328,9 @@ impl World {
                 Node::Splitter(Splitter::new(objects, rows, records, clock, chance, settings))
             }
             Leg::Generator => {
-                let rows_per_checkpoint = match self.setup.rows_per_checkpoint {
-                    0 => ROWS_PER_CHECKPOINT,
-                    rows => rows,
-                };
-                let settings = Settings { max_in_flight: 20, shards_admitted: 6, rows_per_checkpoint, ..Settings::default() };
+                let rows_per_checkpoint = self.rows_per_checkpoint();
+                let settings =
+                    Settings { max_in_flight: 20, shards_admitted: 6, rows_per_checkpoint, ..Settings::default() };
                 let generator = Generator::new(objects, Arc::new(NodeModel(process.clone())), clock, chance, settings);
                 self.meters.lock().unwrap().push(generator.meter());
                 Node::Generator(generator)
@@ -344,15 +343,26 @@ impl World {
     /// A fault was met: notes it, and what it may waste.
     pub(crate) fn met(&self, kind: &str, fault: Fault, process: &Process) {
         self.log.lock().unwrap().push(format!("{} {kind}: {fault:?}", self.clock.now()));
-        let paying = ["ckpt", "claims", "answers"].iter().any(|what| kind.starts_with("generator") && kind.ends_with(what));
+        let about =
+            |what: &str| kind.starts_with("generator") && kind.ends_with(what) && process.asked.load(Relaxed) > 0;
+        let in_flight = process.in_flight.load(Relaxed);
         let waste = if kind == "generator ask" {
             1
-        } else if paying && process.asked.load(Relaxed) > 0 {
-            process.in_flight.load(Relaxed) + draw::ROWS_PER_SHARD
+        } else if about("claims") {
+            in_flight + self.rows_per_checkpoint() as u64 - 1 // another may take over before these are checkpointed
+        } else if about("ckpt") || about("answers") {
+            in_flight + draw::ROWS_PER_SHARD // what was not checkpointed is lost with its process
         } else {
             0
         };
         self.waste.fetch_add(waste, Relaxed);
+    }
+
+    fn rows_per_checkpoint(&self) -> usize {
+        match self.setup.rows_per_checkpoint {
+            0 => ROWS_PER_CHECKPOINT,
+            rows => rows,
+        }
     }
 
     /// What a dying process takes with it: its calls in flight, and what its shards had not checkpointed.

@@ -1,9 +1,9 @@
 //! A scripted model: each row says what the model will say of it.
 
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
-use serde_json::json;
 use tasuki_relay::clock::{Chance, Millis};
 use tasuki_relay::ports::{Fault, Reply};
 use tasuki_relay::record::Usage;

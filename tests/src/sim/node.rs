@@ -1,6 +1,6 @@
 //! A process: one leg over ports that meet the world's faults. A dead process never gets another reply.
 
-use super::faults::{Fault, STALL};
+use super::faults::{Fault, SLOW, STALL};
 use super::wrong::Wrong;
 use super::{Leg, World};
 use async_trait::async_trait;
@@ -13,7 +13,8 @@ use std::time::Duration;
 use tasuki_relay::names::{Bucket, RunId, ShardIndex};
 use tasuki_relay::pipeline::Pipeline;
 use tasuki_relay::ports::{
-    Ask, Ended, Generation, Loaded, Meta, Model, Notice, Object, Objects, ObjectsError, Part, Records, RecordsError, Reply, RunRow,
+    Ask, Ended, Generation, Loaded, Meta, Model, Notice, Object, Objects, ObjectsError, Part, Records, RecordsError,
+    Reply, RunRow,
 };
 use tasuki_relay::record::Key;
 use tokio::time::sleep;
@@ -95,7 +96,10 @@ impl Process {
 
     /// One port call: its latency, its fault, its effect, and a look at the invariants.
     pub(super) async fn port<T: Send + 'static, E: Send + 'static>(
-        self: &Arc<Self>, what: &str, unknown: E, effect: impl FnOnce() -> BoxFuture<'static, Result<T, E>>,
+        self: &Arc<Self>,
+        what: &str,
+        unknown: E,
+        effect: impl FnOnce() -> BoxFuture<'static, Result<T, E>>,
     ) -> Result<T, E> {
         let kind = format!("{} {what}", self.leg.name());
         self.gate().await;
@@ -114,6 +118,11 @@ impl Process {
         };
         match fault {
             None => return happen.await,
+            Some(Fault::Slow) => {
+                sleep(SLOW).await;
+                self.gate().await;
+                return happen.await;
+            }
             Some(Fault::Stops) => {
                 self.world.stop(self);
                 return happen.await;
@@ -184,19 +193,33 @@ impl Objects for NodeObjects {
             return pretended;
         }
         let (objects, owned) = (self.0.world.objects.clone(), name.to_owned());
-        let effect = || -> BoxFuture<'static, _> { Box::pin(async move { objects.create(bucket, &owned, body).await }) };
+        let effect =
+            || -> BoxFuture<'static, _> { Box::pin(async move { objects.create(bucket, &owned, body).await }) };
         let created = self.0.port(&what, unknown(), effect).await;
         super::wrong::after_create(&self.0, bucket, name).await;
         created
     }
 
-    async fn replace(&self, bucket: Bucket, name: &str, body: Bytes, expected: Generation) -> Result<Meta, ObjectsError> {
+    async fn replace(
+        &self,
+        bucket: Bucket,
+        name: &str,
+        body: Bytes,
+        expected: Generation,
+    ) -> Result<Meta, ObjectsError> {
         let what = format!("replace {}", kind(bucket, name));
         if self.0.is(Wrong::NoClaim) && kind(bucket, name) == "claims" {
-            return Ok(Meta { name: name.to_owned(), generation: expected, created: self.0.world.clock.now(), size: 0 });
+            return Ok(Meta {
+                name: name.to_owned(),
+                generation: expected,
+                created: self.0.world.clock.now(),
+                size: 0,
+            });
         }
         let (objects, owned) = (self.0.world.objects.clone(), name.to_owned());
-        let effect = || -> BoxFuture<'static, _> { Box::pin(async move { objects.replace(bucket, &owned, body, expected).await }) };
+        let effect = || -> BoxFuture<'static, _> {
+            Box::pin(async move { objects.replace(bucket, &owned, body, expected).await })
+        };
         match self.0.port(&what, unknown(), effect).await {
             Err(_) if super::wrong::believes_renewal(&self.0, bucket, name) => {
                 Ok(Meta { name: name.to_owned(), generation: expected, created: self.0.world.clock.now(), size: 0 })
@@ -211,13 +234,17 @@ impl Objects for NodeObjects {
             return Ok(());
         }
         let (objects, name) = (self.0.world.objects.clone(), name.to_owned());
-        let effect = || -> BoxFuture<'static, _> { Box::pin(async move { objects.remove(bucket, &name, expected).await }) };
+        let effect =
+            || -> BoxFuture<'static, _> { Box::pin(async move { objects.remove(bucket, &name, expected).await }) };
         self.0.port(&what, unknown(), effect).await
     }
 
     async fn stat(&self, bucket: Bucket, name: &str) -> Result<Option<Meta>, ObjectsError> {
         let what = format!("stat {}", kind(bucket, name));
-        if self.0.is(Wrong::AnswersReadOnlyBeforeTheClaim) && bucket == Bucket::Answers && !self.0.remember(format!("stat {name}")) {
+        if self.0.is(Wrong::AnswersReadOnlyBeforeTheClaim)
+            && bucket == Bucket::Answers
+            && !self.0.remember(format!("stat {name}"))
+        {
             self.0.memory.lock().unwrap_or_else(PoisonError::into_inner).remove(&format!("stat {name}"));
             return Ok(None);
         }
@@ -226,29 +253,48 @@ impl Objects for NodeObjects {
         self.0.port(&what, unknown(), effect).await
     }
 
-    async fn read(&self, bucket: Bucket, name: &str, generation: Option<Generation>) -> Result<Option<Object>, ObjectsError> {
+    async fn read(
+        &self,
+        bucket: Bucket,
+        name: &str,
+        generation: Option<Generation>,
+    ) -> Result<Option<Object>, ObjectsError> {
         let what = format!("read {}", kind(bucket, name));
         let (objects, owned) = (self.0.world.objects.clone(), name.to_owned());
-        let effect = || -> BoxFuture<'static, _> { Box::pin(async move { objects.read(bucket, &owned, generation).await }) };
+        let effect =
+            || -> BoxFuture<'static, _> { Box::pin(async move { objects.read(bucket, &owned, generation).await }) };
         let found = self.0.port(&what, unknown(), effect).await?;
         Ok(super::wrong::after_read(&self.0, bucket, name, found))
     }
 
     async fn read_range(
-        &self, bucket: Bucket, name: &str, generation: Generation, offset: u64, most: usize,
+        &self,
+        bucket: Bucket,
+        name: &str,
+        generation: Generation,
+        offset: u64,
+        most: usize,
     ) -> Result<Option<Bytes>, ObjectsError> {
         let what = format!("range {}", kind(bucket, name));
         let (objects, name) = (self.0.world.objects.clone(), name.to_owned());
-        let effect =
-            || -> BoxFuture<'static, _> { Box::pin(async move { objects.read_range(bucket, &name, generation, offset, most).await }) };
+        let effect = || -> BoxFuture<'static, _> {
+            Box::pin(async move { objects.read_range(bucket, &name, generation, offset, most).await })
+        };
         self.0.port(&what, unknown(), effect).await
     }
 
-    async fn list(&self, bucket: Bucket, prefix: &str, after: Option<&str>, most: usize) -> Result<Vec<Meta>, ObjectsError> {
+    async fn list(
+        &self,
+        bucket: Bucket,
+        prefix: &str,
+        after: Option<&str>,
+        most: usize,
+    ) -> Result<Vec<Meta>, ObjectsError> {
         let what = format!("list {}", kind(bucket, prefix));
         let (objects, prefix, after) = (self.0.world.objects.clone(), prefix.to_owned(), after.map(str::to_owned));
-        let effect =
-            || -> BoxFuture<'static, _> { Box::pin(async move { objects.list(bucket, &prefix, after.as_deref(), most).await }) };
+        let effect = || -> BoxFuture<'static, _> {
+            Box::pin(async move { objects.list(bucket, &prefix, after.as_deref(), most).await })
+        };
         self.0.port(&what, unknown(), effect).await
     }
 }
@@ -282,7 +328,9 @@ impl Records for NodeRecords {
         }
         let whatever = self.0.is(Wrong::EndNotConditional);
         let effect = || -> BoxFuture<'static, _> {
-            Box::pin(async move { if whatever { Ok(records.finish_whatever(&run)) } else { records.finish(&run).await } })
+            Box::pin(
+                async move { if whatever { Ok(records.finish_whatever(&run)) } else { records.finish(&run).await } },
+            )
         };
         self.0.port("finish", uncertain(), effect).await
     }
@@ -307,7 +355,8 @@ impl Records for NodeRecords {
 
     async fn fingerprints(&self, pipeline: &Pipeline, keys: &[Key]) -> Result<BTreeMap<Key, String>, RecordsError> {
         let (records, pipeline, keys) = (self.0.world.records.clone(), pipeline.clone(), keys.to_vec());
-        let effect = || -> BoxFuture<'static, _> { Box::pin(async move { records.fingerprints(&pipeline, &keys).await }) };
+        let effect =
+            || -> BoxFuture<'static, _> { Box::pin(async move { records.fingerprints(&pipeline, &keys).await }) };
         self.0.port("fingerprints", uncertain(), effect).await
     }
 }
@@ -331,7 +380,8 @@ impl Model for NodeModel {
         self.0.asked.fetch_add(1, Relaxed);
         let _flying = Flying(self.0.clone());
         sleep(world.model.latency()).await;
-        let effect = || -> BoxFuture<'static, _> { Box::pin(async move { world.model.say(&prompt, world.clock.now()) }) };
+        let effect =
+            || -> BoxFuture<'static, _> { Box::pin(async move { world.model.say(&prompt, world.clock.now()) }) };
         // Nobody knows whether a call that failed after sending was charged; one that failed before it was not.
         let lost = tasuki_relay::ports::Fault::Ambiguous("fault".into());
         self.0.port("ask", lost, effect).await

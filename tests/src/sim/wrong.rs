@@ -1,8 +1,8 @@
 //! Wrong variants of the protocol (protocol.md 7), made by bending the ports of a process: the legs stay as they are. Each
 //! must be caught by the invariants, or the invariants prove nothing.
 
-use super::node::{Process, kind};
 use super::Leg;
+use super::node::{Process, kind};
 use bytes::Bytes;
 use std::sync::Arc;
 use tasuki_relay::names::{Bucket, RunId};
@@ -43,7 +43,12 @@ fn pretended(process: &Process, name: &str) -> Meta {
 }
 
 /// A create that a wrong variant only pretends.
-pub(super) async fn create(process: &Arc<Process>, bucket: Bucket, name: &str, body: &Bytes) -> Option<Result<Meta, ObjectsError>> {
+pub(super) async fn create(
+    process: &Arc<Process>,
+    bucket: Bucket,
+    name: &str,
+    body: &Bytes,
+) -> Option<Result<Meta, ObjectsError>> {
     let pretend = match kind(bucket, name) {
         "claims" => process.is(Wrong::NoClaim),
         "open" if process.is(Wrong::PlanBeforeOpen) => {
@@ -60,7 +65,8 @@ pub(super) async fn after_create(process: &Arc<Process>, bucket: Bucket, name: &
     if !process.is(Wrong::PlanBeforeOpen) || kind(bucket, name) != "plans" || process.is_dead() {
         return;
     }
-    let later: Vec<String> = process.memory.lock().unwrap().iter().filter(|line| line.starts_with("later ")).cloned().collect();
+    let later: Vec<String> =
+        process.memory.lock().unwrap().iter().filter(|line| line.starts_with("later ")).cloned().collect();
     for line in later {
         if let Some((name, body)) = line.trim_start_matches("later ").split_once('\n') {
             process.world.objects.create(Bucket::State, name, Bytes::from(body.to_owned())).await.ok();
@@ -116,7 +122,13 @@ pub(super) async fn load_in_two(process: &Arc<Process>, part: Part) -> Result<Lo
     let (first, second) = (part.clone(), part);
     let loaded = process
         .port("load", RecordsError::Unknown("fault".into()), move || {
-            Box::pin(async move { if records.look(|state| state.ledger.contains_key(&first.id)) { Ok(Loaded::Already) } else { records.load_rows_only(&first) } })
+            Box::pin(async move {
+                if records.look(|state| state.ledger.contains_key(&first.id)) {
+                    Ok(Loaded::Already)
+                } else {
+                    records.load_rows_only(&first)
+                }
+            })
         })
         .await?;
     let Loaded::Now(counts) = loaded else { return Ok(loaded) };
