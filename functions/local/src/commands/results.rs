@@ -1,0 +1,10 @@
+//! `tasuki results`
+
+use super::Exit;
+use crate::cli;
+use anyhow::{Result, bail};
+use std::path::Path;
+
+pub(crate) async fn results(_dir: &Path, _args: cli::Rows) -> Result<Exit> {
+    bail!("not yet")
+}
