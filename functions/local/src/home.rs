@@ -4,7 +4,7 @@
 //! inbox/ shards/ answers/ state/    the buckets
 //! tasuki.db                         the store
 //! lock                              held (flock) by the one process that drives runs; its text names it
-//! commands/<run>                    the command that resumes the run, for people
+//! commands/<run>                    for people: the command that resumes the run, and what they call its input
 //! ```
 
 use crate::folder::FolderObjects;
@@ -123,10 +123,11 @@ impl Home {
         opened.with_context(|| path.display().to_string())
     }
 
-    /// Notes how a person resumes the run. Only told, never relied on.
-    pub fn note_command(&self, run: &RunId, command: &str) {
+    /// Notes what a person calls the run's input, and how they resume it. Only told, never relied on.
+    pub fn note(&self, run: &RunId, input: &str, command: &str) {
         let folder = self.dir.join("commands");
-        let written = fs::create_dir_all(&folder).and_then(|()| fs::write(folder.join(run.as_str()), command));
+        let text = format!("{command}\n{input}\n");
+        let written = fs::create_dir_all(&folder).and_then(|()| fs::write(folder.join(run.as_str()), text));
         if let Err(error) = written {
             tracing::debug!("the command of run {run} is not noted: {error}");
         }
@@ -134,7 +135,17 @@ impl Home {
 
     /// How a person resumes the run, where that was noted.
     pub fn command_of(&self, run: &RunId) -> Option<String> {
-        fs::read_to_string(self.dir.join("commands").join(run.as_str())).ok()
+        self.noted(run, 0)
+    }
+
+    /// What a person calls the run's input, where that was noted.
+    pub fn input_of(&self, run: &RunId) -> Option<String> {
+        self.noted(run, 1)
+    }
+
+    fn noted(&self, run: &RunId, line: usize) -> Option<String> {
+        let text = fs::read_to_string(self.dir.join("commands").join(run.as_str())).ok()?;
+        text.lines().nth(line).map(str::to_owned)
     }
 }
 

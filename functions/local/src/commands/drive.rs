@@ -124,7 +124,7 @@ impl Job<'_> {
             objects.create_from_file(Bucket::Inbox, self.source, self.pipeline_text.as_bytes(), name_of, overwrite);
         let meta: Meta = dropped.await.with_context(|| format!("{} cannot be copied", self.called))?;
         let run = runs::run_of(&meta);
-        self.home.note_command(&run, &self.resume);
+        self.home.note(&run, &self.called, &self.resume);
         Ok((run.clone(), runs::one(&self.home, &run).await?))
     }
 

@@ -15,7 +15,7 @@ use tasuki_relay::stand_in::StandIn;
 use tasuki_relay::sweep::PAGE;
 
 /// Letters of a run's name that are shown: they tell a thousand runs apart.
-const SHORT: usize = 9;
+pub(crate) const SHORT: usize = 9;
 
 /// A run, as far as it can be told.
 #[derive(Clone, Debug)]
