@@ -1,1 +1,5 @@
-fn main() {}
+//! The `tasuki` command.
+
+fn main() -> std::process::ExitCode {
+    tasuki::main()
+}

@@ -1,0 +1,160 @@
+//! The command line: what can be said, and help that teaches.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+const TASTE: &str = "\
+Two minutes:
+  1. rows        products.jsonl or products.csv, one row with a unique id column a line (.gz is fine)
+  2. pipeline    themes.toml: a prompt template with {{ columns }}, and the answer columns that you want
+  3. run         tasuki run products.jsonl --pipeline themes.toml
+  4. look        tasuki results; tasuki failures; tasuki status
+
+Without a key a stand-in model answers, free and at once, so that you see the whole way. Then:
+  export GEMINI_API_KEY=…        (a key from https://aistudio.google.com/apikey)
+  tasuki run products.jsonl --pipeline themes.toml --again
+
+Stop with Ctrl-C whenever you like: the same command goes on where it stopped and pays for nothing twice.
+
+Exit codes: 0 complete, 2 complete with failed rows, 1 not done.";
+
+/// Asks Gemini about every row of a file, and puts the answers into a table: each row once, no call paid for twice.
+#[derive(Debug, Parser)]
+#[command(name = "tasuki", version, after_help = TASTE, max_term_width = 120)]
+pub(crate) struct Cli {
+    /// The folder that holds the runs: files, answers, and the database tasuki.db
+    #[arg(long, global = true, default_value = ".tasuki", env = "TASUKI_DIR", value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Runs a pipeline over a file, to the end
+    #[command(after_help = "\
+Examples:
+  tasuki run products.jsonl --pipeline themes.toml
+  tasuki run places.csv.gz --pipeline themes.toml --json | jq .loaded
+
+The same bytes and the same pipeline are the same run: if it is unfinished it goes on where it stopped, if it is finished it
+is shown and nothing is paid (--again makes a new one). With an edited pipeline it is a new run.")]
+    Run(Run),
+    /// Watches inbox folders, and runs what is dropped there
+    #[command(after_help = "\
+Example:
+  tasuki serve --pipelines pipelines/          then, elsewhere:
+  cp products.jsonl .tasuki/inbox/themes/
+
+A file starts a run once it has not changed for 2 seconds. Hidden files, *~, .tmp, .part, .crdownload and .swp are left alone.
+An edited pipeline counts for the files that are dropped after it.")]
+    Serve(Serve),
+    /// Asks again about the failed rows of a run, as a new run
+    #[command(after_help = "\
+Example:
+  tasuki failures r5x && tasuki retry r5x
+
+Rows that failed before they could be asked (no key, twice the same key, no JSON) need a mended file: drop that.
+The pipeline is the one stored now: `tasuki run` and `tasuki serve` store it. Newer answers of other runs stay.")]
+    Retry(Retry),
+    /// Stops a run for good: its answers are kept, the other rows fail as cancelled
+    #[command(after_help = "Example:\n  tasuki cancel r5x")]
+    Cancel(Cancel),
+    /// Shows all runs, or one
+    #[command(after_help = "Examples:\n  tasuki status\n  tasuki status r5x --json")]
+    Status(Status),
+    /// Shows the answers of a run
+    #[command(after_help = "\
+Examples:
+  tasuki results                               the newest run
+  tasuki results r5x --format csv > themes.csv
+  tasuki results --format jsonl | head -3")]
+    Results(Rows),
+    /// Shows the rows of a run that failed, and why
+    #[command(after_help = "Examples:\n  tasuki failures\n  tasuki failures r5x --format jsonl")]
+    Failures(Rows),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// The rows: .jsonl or .csv, each also .gz
+    #[arg(value_name = "INPUT")]
+    pub(crate) input: PathBuf,
+    /// The pipeline: a TOML file
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) pipeline: PathBuf,
+    /// Makes a new run where this one is finished: everything is asked, and paid for, again
+    #[arg(long)]
+    pub(crate) again: bool,
+    /// Ends with one JSON object on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    /// The folder with the pipelines, one .toml file each
+    #[arg(long, value_name = "DIR")]
+    pub(crate) pipelines: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Retry {
+    /// The run, or the start of its name
+    #[arg(value_name = "RUN")]
+    pub(crate) run: String,
+    /// Ends with one JSON object on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Cancel {
+    /// The run, or the start of its name
+    #[arg(value_name = "RUN")]
+    pub(crate) run: String,
+    /// Ends with one JSON object on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    /// The run, or the start of its name; all runs without it
+    #[arg(value_name = "RUN")]
+    pub(crate) run: Option<String>,
+    /// One JSON object on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Rows {
+    /// The run, or the start of its name; the newest without it
+    #[arg(value_name = "RUN")]
+    pub(crate) run: Option<String>,
+    /// As a table for people, or as JSON lines or CSV for programs
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub(crate) format: Format,
+    /// Rows at most [default: 50 in a table, else all]
+    #[arg(long, value_name = "ROWS")]
+    pub(crate) limit: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    Table,
+    Jsonl,
+    Csv,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

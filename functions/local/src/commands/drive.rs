@@ -1,0 +1,287 @@
+//! One file through the relay: dropped, driven to its end, or followed where another process drives it.
+
+use super::runs::{self, Run};
+use super::{Exit, line, summary};
+use crate::home::{Home, Lock};
+use crate::model::Chosen;
+use crate::progress::{DRAW_EVERY, Progress, Shown};
+use crate::relay::{News, Plan, Relay};
+use crate::signals::Stop;
+use anyhow::{Context, Result, bail};
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+use tasuki_relay::names::{self, Bucket, RunId};
+use tasuki_relay::pipeline::Pipeline;
+use tasuki_relay::ports::{Meta, Objects, ObjectsError};
+use tasuki_relay::record::{Header, Totals};
+use tasuki_relay::stand_in::StandIn;
+use tokio::time::{MissedTickBehavior, interval};
+
+/// A run that does nothing for so long although it is not at its end will not come to it.
+const STALLED_AFTER: Duration = Duration::from_secs(10);
+/// Hexadecimal digits of a dropped file's name: 128 bits of SHA-256.
+const NAME_DIGITS: usize = 32;
+
+/// A file that a pipeline is to run over.
+pub(crate) struct Job<'a> {
+    pub(crate) home: Home,
+    /// run or retry.
+    pub(crate) command: &'static str,
+    pub(crate) pipeline: &'a Pipeline,
+    pub(crate) pipeline_text: &'a str,
+    /// The file to copy, and its suffix: `.csv.gz`.
+    pub(crate) source: &'a Path,
+    pub(crate) suffix: &'static str,
+    /// What the user calls it.
+    pub(crate) called: String,
+    /// Makes a new run where this one is finished.
+    pub(crate) again: bool,
+    pub(crate) json: bool,
+    pub(crate) chosen: Chosen,
+    /// The command line that resumes the run.
+    pub(crate) resume: String,
+}
+
+/// How driving ended.
+pub(crate) enum End {
+    Ended,
+    /// Why not.
+    NotDone(String),
+}
+
+impl Job<'_> {
+    pub(crate) async fn perform(self) -> Result<Exit> {
+        rlimit::increase_nofile_limit(u64::MAX).ok(); // fewer connections are then all there is
+        let stop = Stop::listen().context("signals cannot be listened for")?;
+        match self.home.lock(self.command).await? {
+            Ok(lock) => self.drive(lock, stop).await,
+            Err(holder) if holder.command == "serve" => self.hand_over(stop).await,
+            Err(holder) => {
+                bail!("{} is in use by {holder}: wait until it is done, or stop it", self.home.dir.display())
+            }
+        }
+    }
+
+    async fn drive(self, lock: Lock, stop: Stop) -> Result<Exit> {
+        store_pipeline(&self.home, &self.pipeline.name, self.pipeline_text).await?;
+        let (run, _) = match self.drop_file(false).await? {
+            (_, found) if self.again && found.is_ended() => self.drop_file(true).await?,
+            dropped => dropped,
+        };
+        let found = runs::one(&self.home, &run).await?;
+        if found.is_ended() {
+            self.summary(&found).already().await?;
+            return self.end(&found).await;
+        }
+        self.greet(&run);
+        let plan = Plan {
+            only: Some(run.clone()),
+            max_in_flight: self.pipeline.run.max_in_flight as usize,
+            rows_per_shard: self.pipeline.run.rows_per_shard,
+        };
+        let started = self.home.clock.instant();
+        let before = found.counts().rows();
+        let relay = Relay::start(&self.home, lock, self.chosen.model.clone(), plan)?;
+        let end = to_its_end(&self.home, relay, &run, stop).await?;
+        self.report(&run, end, before, started.elapsed()).await
+    }
+
+    /// Another process serves the folder: it gets the file, and is followed.
+    async fn hand_over(self, stop: Stop) -> Result<Exit> {
+        let name = names::pipeline(&self.pipeline.name);
+        let stored = self.home.objects.read(Bucket::State, &name, None).await?;
+        if stored.is_none_or(|stored| stored.body != self.pipeline_text.as_bytes()) {
+            bail!(
+                "`tasuki serve` works in {} with {} pipeline {}: put this file into its --pipelines folder first",
+                self.home.dir.display(),
+                "another version of the",
+                self.pipeline.name
+            );
+        }
+        let (run, _) = match self.drop_file(false).await? {
+            (_, found) if self.again && found.is_ended() => self.drop_file(true).await?,
+            dropped => dropped,
+        };
+        let found = runs::one(&self.home, &run).await?;
+        if found.is_ended() {
+            self.summary(&found).already().await?;
+            return self.end(&found).await;
+        }
+        eprintln!("`tasuki serve` works in {}: it got the file, and is followed here", self.home.dir.display());
+        let started = self.home.clock.instant();
+        let end = follow(&self.home, &run, stop).await?;
+        self.report(&run, end, found.counts().rows(), started.elapsed()).await
+    }
+
+    /// The run of the file, and how it stands.
+    async fn drop_file(&self, overwrite: bool) -> Result<(RunId, Run)> {
+        let (pipeline, suffix) = (self.pipeline.name.clone(), self.suffix);
+        let name_of = move |hash: &str| format!("{pipeline}/{}{suffix}", &hash[..NAME_DIGITS]);
+        let objects = &self.home.objects;
+        let dropped =
+            objects.create_from_file(Bucket::Inbox, self.source, self.pipeline_text.as_bytes(), name_of, overwrite);
+        let meta: Meta = dropped.await.with_context(|| format!("{} cannot be copied", self.called))?;
+        let run = runs::run_of(&meta);
+        self.home.note(&run, &self.called, &self.resume);
+        Ok((run.clone(), runs::one(&self.home, &run).await?))
+    }
+
+    fn greet(&self, run: &RunId) {
+        eprintln!("run {run}: {} with pipeline {}", self.called, self.pipeline.name);
+        if self.chosen.stand_in {
+            eprintln!("{}", StandIn::NOTE);
+        }
+    }
+
+    fn summary<'a>(&'a self, run: &'a Run) -> summary::Summary<'a> {
+        summary::Summary {
+            home: &self.home,
+            run,
+            called: &self.called,
+            pipeline: self.pipeline,
+            json: self.json,
+            chosen: &self.chosen,
+        }
+    }
+
+    async fn report(&self, run: &RunId, end: End, before: u64, took: Duration) -> Result<Exit> {
+        let found = runs::one(&self.home, run).await?;
+        if let End::NotDone(why) = end {
+            let counts = found.counts();
+            eprintln!("{why}");
+            eprintln!(
+                "{} rows are loaded or failed by now; nothing is lost. Go on with:\n  {}",
+                counts.rows(),
+                self.resume
+            );
+            if self.json {
+                self.summary(&found).json().await?;
+            }
+            return Ok(Exit::NotDone);
+        }
+        self.summary(&found).show(Some((found.counts().rows().saturating_sub(before), took))).await?;
+        self.end(&found).await
+    }
+
+    async fn end(&self, run: &Run) -> Result<Exit> {
+        Ok(match run.state {
+            "COMPLETE" if run.counts().failed > 0 => Exit::WithFailures,
+            "COMPLETE" => Exit::Done,
+            _ => {
+                if run.state == "FAILED" {
+                    let why = run.refused.as_deref().unwrap_or("no reason is known");
+                    eprintln!("tasuki: {}", self.in_the_users_words(why, run));
+                }
+                Exit::NotDone
+            }
+        })
+    }
+
+    /// Refusals name the dropped copy; the user knows the file by another name.
+    fn in_the_users_words(&self, why: &str, run: &Run) -> String {
+        let file = run.input.rsplit('/').next().unwrap_or(&run.input);
+        why.replace(&run.input, &self.called).replace(file, &self.called)
+    }
+}
+
+/// Writes the pipeline where the splitter reads it.
+pub(crate) async fn store_pipeline(home: &Home, pipeline: &str, text: &str) -> Result<()> {
+    let (name, body) = (names::pipeline(pipeline), bytes::Bytes::copy_from_slice(text.as_bytes()));
+    match home.objects.read(Bucket::State, &name, None).await? {
+        Some(stored) if stored.body == body => (),
+        Some(stored) => drop(home.objects.replace(Bucket::State, &name, body, stored.meta.generation).await?),
+        None => match home.objects.create(Bucket::State, &name, body).await {
+            Ok(_) => (),
+            Err(error @ (ObjectsError::Precondition | ObjectsError::Denied(_) | ObjectsError::Unknown(_))) => {
+                return Err(error).with_context(|| format!("pipeline {pipeline} cannot be stored"));
+            }
+        },
+    }
+    Ok(())
+}
+
+/// Drives the run until it ends, a systemic error stops it, or a person does.
+pub(crate) async fn to_its_end(home: &Home, mut relay: Relay, run: &RunId, mut stop: Stop) -> Result<End> {
+    let (mut progress, reader, meter) = (Progress::start(&home.clock), home.reader(), relay.meter());
+    let base = reader.run(run)?.map(|row| row.counts).unwrap_or_default();
+    let (mut told, mut total, mut idle_since) = (BTreeSet::new(), None, None);
+    let mut ticks = interval(DRAW_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let end = loop {
+        tokio::select! {
+            news = relay.news.recv() => match news {
+                Some(News::Ended(ended)) if ended.run.run == *run => break End::Ended,
+                Some(News::Stopped(what)) => break End::NotDone(format!("stopped: {what}\nnothing failed; the same command resumes")),
+                Some(News::Waiting(what)) if told.insert(what.clone()) => progress.say(&format!("waiting: {what}")),
+                _ => (),
+            },
+            () = stop.asked() => {
+                progress.say("stopping: calls in flight may still bring their answers home");
+                break End::NotDone("stopped".to_owned());
+            }
+            _ = ticks.tick() => {
+                let row = reader.run(run)?;
+                if row.as_ref().is_some_and(|row| row.state != tasuki_relay::ports::RunState::Running) {
+                    break End::Ended;
+                }
+                let counts = row.map(|row| row.counts).unwrap_or_default();
+                if total.is_none() && relay.splitting() == 0 && runs::is_split(home, run).await? {
+                    total = totals(home, run).await?.map(|totals| totals.rows);
+                }
+                let now = home.clock.instant();
+                idle_since = relay.is_idle().then(|| idle_since.unwrap_or(now));
+                if idle_since.is_some_and(|since| now.duration_since(since) >= STALLED_AFTER) {
+                    break End::NotDone(format!("the run cannot go on: see the messages above, or `{}`", line(&home.dir, &["cancel", run.as_str()])));
+                }
+                let settled = meter.answered.load(Relaxed) + meter.failed.load(Relaxed);
+                progress.show(Shown {
+                    done: counts.rows().max(base.rows() + settled).min(total.unwrap_or(u64::MAX)),
+                    total,
+                    failed: counts.failed.max(base.failed + meter.failed.load(Relaxed)),
+                    in_flight: meter.in_flight.load(Relaxed),
+                    busy: meter.busy.load(Relaxed),
+                    tokens: (meter.tokens_in.load(Relaxed), meter.tokens_out.load(Relaxed)),
+                });
+            }
+        }
+    };
+    relay.stop().await;
+    // What ended while it stopped is not "not done".
+    let ended = reader.run(run)?.is_some_and(|row| row.state != tasuki_relay::ports::RunState::Running);
+    Ok(if ended { End::Ended } else { end })
+}
+
+/// Follows a run that another process drives, through the store.
+async fn follow(home: &Home, run: &RunId, mut stop: Stop) -> Result<End> {
+    let (mut progress, reader) = (Progress::start(&home.clock), home.reader());
+    let mut ticks = interval(DRAW_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.asked() => return Ok(End::NotDone("`tasuki serve` goes on with the run; following it ends here".to_owned())),
+            _ = ticks.tick() => (),
+        }
+        if let Some(row) = reader.run(run)? {
+            if row.state != tasuki_relay::ports::RunState::Running {
+                return Ok(End::Ended);
+            }
+            let counts = row.counts;
+            let tokens = (counts.usage.prompt, counts.usage.output + counts.usage.thought);
+            let (done, total, failed) = (counts.rows(), row.expected_rows, counts.failed);
+            progress.show(Shown { done, total, failed, tokens, ..Shown::default() });
+        }
+        if home.holder()?.is_none() {
+            return Ok(End::NotDone("the process that served the folder is gone".to_owned()));
+        }
+    }
+}
+
+/// What the run comes to, from the last of its shards; all of them must be written.
+async fn totals(home: &Home, run: &RunId) -> Result<Option<Totals>> {
+    let Some(last) = runs::list(home, Bucket::Shards, &names::shards(run)).await?.pop() else { return Ok(None) };
+    let Some(shard) = home.objects.read(Bucket::Shards, &last.name, None).await? else { return Ok(None) };
+    let first = shard.body.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    Ok(serde_json::from_slice::<Header>(first).ok().and_then(|header| header.totals))
+}

@@ -1,0 +1,117 @@
+//! `tasuki results`
+
+use super::runs::{self, Run};
+use super::{Exit, line};
+use crate::cli::{self, Format};
+use crate::home::Home;
+use crate::show::{self, ResultLine, plain};
+use anyhow::{Result, bail};
+use std::io::{BufWriter, Write, stdout};
+use std::ops::ControlFlow;
+use std::path::Path;
+use tasuki_relay::pipeline::Pipeline;
+use tasuki_relay::stand_in::StandIn;
+
+/// Rows of a table: more are for programs.
+pub(crate) const TABLE_ROWS: u64 = 50;
+
+pub(crate) async fn results(dir: &Path, args: cli::Rows) -> Result<Exit> {
+    let home = Home::existing(dir)?;
+    let (run, pipeline) = match &args.run {
+        Some(name) => {
+            let run = runs::pick(&home, Some(name)).await?;
+            let pipeline = runs::pipeline(&home, &run.run).await?;
+            (run, pipeline)
+        }
+        None => newest(&home).await?,
+    };
+    let Some(pipeline) = pipeline else {
+        bail!(
+            "run {} has no answers: {}",
+            run.run,
+            run.refused.as_deref().unwrap_or("it has no pipeline yet, wait a moment")
+        );
+    };
+    match args.format {
+        Format::Table => table(&home, &run, &pipeline, args.limit.unwrap_or(TABLE_ROWS))?,
+        Format::Jsonl | Format::Csv => {
+            if stream(&home, &run, &pipeline, args.format, args.limit.unwrap_or(u64::MAX))? {
+                eprintln!("{}", StandIn::NOTE);
+            }
+        }
+    }
+    Ok(Exit::Done)
+}
+
+/// The newest run that can have answers.
+async fn newest(home: &Home) -> Result<(Run, Option<Pipeline>)> {
+    let mut first = None;
+    for run in runs::all(home).await? {
+        if run.refused.is_none()
+            && let Some(pipeline) = runs::pipeline(home, &run.run).await?
+        {
+            return Ok((run, Some(pipeline)));
+        }
+        first.get_or_insert(run);
+    }
+    match first {
+        Some(run) => Ok((run, None)),
+        None => bail!("{} holds no run yet", home.dir.display()),
+    }
+}
+
+/// The key, the answers, the model; of which run is said above.
+fn table(home: &Home, run: &Run, pipeline: &Pipeline, limit: u64) -> Result<()> {
+    let head = head(pipeline).chain(["model".to_owned()]).collect();
+    let (mut rows, mut stand_in) = (Vec::new(), false);
+    home.reader().results(pipeline, Some(&run.run), limit.saturating_add(1), |row| {
+        stand_in |= row.model == StandIn::MODEL;
+        let key = std::iter::once(row.key.to_string());
+        let values = row.values.iter().map(|(_, value)| plain(value));
+        rows.push(key.chain(values).chain([row.model.clone()]).collect::<Vec<_>>());
+        ControlFlow::Continue(())
+    })?;
+    let more = rows.len() as u64 > limit;
+    rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    let mut out = stdout().lock();
+    writeln!(out, "run {} of pipeline {}, {}", run.run, run.pipeline, run.state)?;
+    writeln!(out, "{}", show::table(head, rows))?;
+    if more {
+        let all = line(&home.dir, &["results", run.short(), "--format", "csv"]);
+        writeln!(out, "the first {limit}: more with --limit, all with {all}")?;
+    }
+    if stand_in {
+        writeln!(out, "{}", StandIn::NOTE)?;
+    }
+    Ok(())
+}
+
+/// The key column and the answer columns.
+fn head(pipeline: &Pipeline) -> impl Iterator<Item = String> {
+    std::iter::once(pipeline.key.clone()).chain(pipeline.answer.iter().map(|column| column.name.clone()))
+}
+
+/// For programs; true when an answer is the stand-in's.
+fn stream(home: &Home, run: &Run, pipeline: &Pipeline, format: Format, limit: u64) -> Result<bool> {
+    let (mut out, mut csv) = match format {
+        Format::Csv => (None, Some(csv::Writer::from_writer(stdout().lock()))),
+        Format::Table | Format::Jsonl => (Some(BufWriter::new(stdout().lock())), None),
+    };
+    if let Some(csv) = &mut csv {
+        csv.write_record(head(pipeline).chain(["run".to_owned(), "model".to_owned()]))?;
+    }
+    let (mut written, mut stand_in) = (Ok(()), false);
+    home.reader().results(pipeline, Some(&run.run), limit, |row| {
+        stand_in |= row.model == StandIn::MODEL;
+        written = match (&mut out, &mut csv) {
+            (Some(out), _) => show::json_line(out, &ResultLine { key: &pipeline.key, row: &row }),
+            (None, Some(csv)) => csv.write_record(show::result_fields(&row)).map_err(Into::into),
+            (None, None) => Ok(()),
+        };
+        if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    })?;
+    written?;
+    out.as_mut().map_or(Ok(()), Write::flush)?;
+    csv.as_mut().map_or(Ok(()), csv::Writer::flush)?;
+    Ok(stand_in)
+}

@@ -1,0 +1,100 @@
+//! `tasuki retry`
+
+use super::drive::Job;
+use super::runs::{self, Run};
+use super::{Exit, line};
+use crate::cli;
+use crate::home::Home;
+use crate::model;
+use crate::show;
+use anyhow::{Context, Result, bail};
+use serde_json::json;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{BufWriter, Write, stdout};
+use std::path::{Path, PathBuf};
+use tasuki_relay::names::{self, Bucket, ShardId, ShardIndex};
+use tasuki_relay::pipeline::Pipeline;
+use tasuki_relay::ports::Objects;
+use tasuki_relay::record::{self, Content, Header, Parent, ShardLine};
+
+pub(crate) async fn retry(dir: &Path, args: cli::Retry) -> Result<Exit> {
+    let home = Home::existing(dir)?;
+    let run = runs::pick(&home, Some(&args.run)).await?;
+    if !run.is_ended() {
+        bail!("run {} is {}, not at its end: finish or cancel it first", run.run, run.state);
+    }
+    let stored = home.objects.read(Bucket::State, &names::pipeline(&run.pipeline), None).await?;
+    let stored = stored.with_context(|| format!("pipeline {} is not stored any more", run.pipeline))?;
+    let text = String::from_utf8(stored.body.into()).context("the stored pipeline is not UTF-8")?;
+    let pipeline = Pipeline::parse(&text)
+        .map_err(|problems| anyhow::anyhow!(problems.in_file(&names::pipeline(&run.pipeline))))?;
+    let file = Temporary(home.dir.join("tmp").join(format!("retry-{}.jsonl", std::process::id())));
+    let rows = write_rows(&home, &run, &file.0).await?;
+    if rows == 0 {
+        if args.json {
+            show::json_line(&mut stdout().lock(), &run.json(&home).await?)?;
+        } else {
+            let counts = run.counts();
+            let why = if counts.failed == 0 {
+                "no row failed"
+            } else {
+                "all failed rows are ones that cannot be asked: mend them in the file"
+            };
+            writeln!(stdout(), "run {}: nothing to retry, {why}", run.run)?;
+        }
+        return Ok(Exit::Done);
+    }
+    let called = format!("{} failed rows of run {}", show::number(rows), run.short());
+    let job = Job {
+        chosen: model::choose(pipeline.run.max_in_flight)?,
+        resume: line(dir, &["retry", run.run.as_str()]),
+        home,
+        command: "retry",
+        pipeline: &pipeline,
+        pipeline_text: &text,
+        source: &file.0,
+        suffix: ".retry.jsonl",
+        called,
+        again: true,
+        json: args.json,
+    };
+    job.perform().await
+}
+
+/// Writes the failed rows of the run that can be asked about, with their origin. Returns how many.
+async fn write_rows(home: &Home, run: &Run, file: &Path) -> Result<u64> {
+    let mut shards: BTreeMap<u64, BTreeSet<u64>> = BTreeMap::new();
+    let Some(plan) = runs::plan(home, &run.run).await? else { return Ok(0) };
+    for failed in home.reader().failures(&run.run, u64::MAX)? {
+        shards.entry(failed.ordinal / u64::from(plan.rows_per_shard)).or_default().insert(failed.ordinal);
+    }
+    let named = || file.display().to_string();
+    let mut out = BufWriter::new(File::create(file).with_context(named)?);
+    show::json_line(&mut out, &Parent { parent: run.run.clone() })?;
+    let mut rows = 0;
+    for (shard, ordinals) in shards {
+        let id = ShardId { run: run.run.clone(), shard: ShardIndex(u32::try_from(shard)?) };
+        let object = home.objects.read(Bucket::Shards, &id.object(), None).await?;
+        let object =
+            object.with_context(|| format!("shard {id} is gone, and its rows with it: drop the file again"))?;
+        let (_, lines) = record::decode::<Header, ShardLine>(&object.body).with_context(|| format!("shard {id}"))?;
+        for line in lines.iter().filter(|line| ordinals.contains(&line.ordinal)) {
+            if let Content::Row(row) = &line.content {
+                show::json_line(&mut out, &json!({ "ordinal": line.ordinal, "row": row }))?;
+                rows += 1;
+            }
+        }
+    }
+    out.flush().with_context(named)?;
+    Ok(rows)
+}
+
+/// A file that goes when this does.
+struct Temporary(PathBuf);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0); // what is left is removed a day later
+    }
+}

@@ -1,0 +1,206 @@
+//! All runs of a folder: the store's, folded with plans, open runs and dropped files, so that none is missing.
+
+use super::watch;
+use crate::home::Home;
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use tasuki_relay::clock::Millis;
+use tasuki_relay::names::{self, Bucket, Dropped, RunId};
+use tasuki_relay::pipeline::Pipeline;
+use tasuki_relay::ports::{Meta, Objects, RunRow, RunState};
+use tasuki_relay::record::{Counts, Plan};
+use tasuki_relay::stand_in::StandIn;
+use tasuki_relay::sweep::PAGE;
+
+/// Letters of a run's name that are shown: they tell a thousand runs apart.
+pub(crate) const SHORT: usize = 9;
+
+/// A run, as far as it can be told.
+#[derive(Clone, Debug)]
+pub(crate) struct Run {
+    pub(crate) run: RunId,
+    pub(crate) state: &'static str,
+    pub(crate) pipeline: String,
+    pub(crate) input: String,
+    pub(crate) run_time: Millis,
+    pub(crate) source_time: Option<Millis>,
+    /// What the store knows.
+    pub(crate) row: Option<RunRow>,
+    pub(crate) refused: Option<String>,
+}
+
+impl Run {
+    pub(crate) fn short(&self) -> &str {
+        &self.run.as_str()[..SHORT]
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        self.row.as_ref().map(|row| row.counts).unwrap_or_default()
+    }
+
+    pub(crate) fn expected(&self) -> Option<u64> {
+        self.row.as_ref().and_then(|row| row.expected_rows)
+    }
+
+    pub(crate) fn is_ended(&self) -> bool {
+        self.row.as_ref().is_some_and(|row| row.state != RunState::Running)
+    }
+
+    pub(crate) async fn json(&self, home: &Home) -> Result<Value> {
+        let counts = self.counts();
+        let times = self.row.as_ref().map(|row| (row.opened_at, row.ended_at));
+        let reasons: BTreeMap<_, _> = home.reader().failure_reasons(&self.run)?.into_iter().collect();
+        let stand_in = is_stand_in(home, self).await?;
+        Ok(json!({
+            "run": self.run, "state": self.state, "pipeline": self.pipeline, "input": self.input,
+            "rows": counts.rows(), "expected_rows": self.expected(), "loaded": counts.loaded, "failed": counts.failed,
+            "cancelled": counts.cancelled, "unchanged": counts.unchanged, "superseded": counts.superseded,
+            "paid_calls": counts.paid_calls, "ambiguous_calls": counts.ambiguous_calls,
+            "wasted_answers": counts.wasted_answers, "failures": reasons, "refused": self.refused,
+            "tokens": { "prompt": counts.usage.prompt, "output": counts.usage.output, "thought": counts.usage.thought,
+                "cached": counts.usage.cached },
+            "run_time": self.run_time, "source_time": self.source_time,
+            "opened_at": times.map(|(opened, _)| opened), "ended_at": times.and_then(|(_, ended)| ended),
+            "note": stand_in.then_some(StandIn::NOTE), "database": home.database(),
+        }))
+    }
+}
+
+impl From<RunRow> for Run {
+    fn from(row: RunRow) -> Run {
+        Run {
+            run: row.run.clone(),
+            state: row.state.as_str(),
+            pipeline: row.pipeline.clone(),
+            input: row.input.clone(),
+            run_time: row.run_time,
+            source_time: Some(row.source_time),
+            refused: row.refused.clone(),
+            row: Some(row),
+        }
+    }
+}
+
+/// All runs, newest first.
+pub(crate) async fn all(home: &Home) -> Result<Vec<Run>> {
+    let stored = home.reader().runs()?;
+    let mut runs: BTreeMap<RunId, Run> = stored.into_iter().map(|row| (row.run.clone(), row.into())).collect();
+    for meta in list(home, Bucket::State, names::PLANS).await? {
+        let Ok(run) = names::parse_plan(&meta.name) else { continue };
+        if !runs.contains_key(&run)
+            && let Some(plan) = plan(home, &run).await?
+        {
+            let state = if is_split(home, &run).await? { "RUNNING" } else { "SPLITTING" };
+            runs.insert(run, planned(plan, state));
+        }
+    }
+    for meta in list(home, Bucket::Inbox, "").await? {
+        let Ok(dropped) = Dropped::parse_object(&meta.name) else { continue };
+        let run = run_of(&meta);
+        if watch::is_data(&dropped.file) && !runs.contains_key(&run) {
+            let (pipeline, input) = (dropped.pipeline, meta.name);
+            let (run_time, source_time, row, refused) = (meta.created, None, None, None);
+            runs.insert(
+                run.clone(),
+                Run { run, state: "PLANNED", pipeline, input, run_time, source_time, row, refused },
+            );
+        }
+    }
+    let mut runs: Vec<Run> = runs.into_values().collect();
+    runs.sort_by(|a, b| (b.run_time, &b.run).cmp(&(a.run_time, &a.run)));
+    Ok(runs)
+}
+
+fn planned(plan: Plan, state: &'static str) -> Run {
+    Run {
+        run: plan.run,
+        state,
+        pipeline: plan.pipeline,
+        input: plan.input.name,
+        run_time: plan.run_time,
+        source_time: Some(plan.source_time),
+        row: None,
+        refused: plan.refused,
+    }
+}
+
+/// The run whose name starts so, or the newest.
+pub(crate) async fn pick(home: &Home, name: Option<&str>) -> Result<Run> {
+    let mut runs = all(home).await?;
+    let Some(name) = name else {
+        return match runs.is_empty() {
+            true => bail!("{} holds no run yet", home.dir.display()),
+            false => Ok(runs.swap_remove(0)),
+        };
+    };
+    let mut found = runs.into_iter().filter(|run| run.run.as_str().starts_with(name));
+    match (found.next(), found.next()) {
+        (Some(run), None) => Ok(run),
+        (None, _) => bail!("{} holds no run {name}: `tasuki status` shows all", home.dir.display()),
+        (Some(first), Some(second)) => {
+            bail!("several runs begin with {name}: {}, {}, … write more of the name", first.run, second.run)
+        }
+    }
+}
+
+/// One run as it stands.
+pub(crate) async fn one(home: &Home, run: &RunId) -> Result<Run> {
+    match home.reader().run(run)? {
+        Some(row) => Ok(row.into()),
+        None => pick(home, Some(run.as_str())).await,
+    }
+}
+
+/// The run that this version of an inbox object is.
+pub(crate) fn run_of(meta: &Meta) -> RunId {
+    RunId::of(&tasuki_splitter::Settings::default().inbox, &meta.name, meta.generation)
+}
+
+/// What the run was planned to be; `None` when it is not planned yet.
+pub(crate) async fn plan(home: &Home, run: &RunId) -> Result<Option<Plan>> {
+    let Some(object) = home.objects.read(Bucket::State, &names::plan(run), None).await? else { return Ok(None) };
+    serde_json::from_slice(&object.body).map(Some).with_context(|| format!("the plan of run {run} is corrupt"))
+}
+
+/// The pipeline of a planned run; `None` when it was refused before it had a valid one.
+pub(crate) async fn pipeline(home: &Home, run: &RunId) -> Result<Option<Pipeline>> {
+    Ok(plan(home, run).await?.and_then(|plan| Pipeline::parse(&plan.pipeline_text).ok()))
+}
+
+/// Whether all shards of the run are written.
+pub(crate) async fn is_split(home: &Home, run: &RunId) -> Result<bool> {
+    let claim = home.objects.read(Bucket::State, &names::split(run), None).await?;
+    let claim: Option<Value> = claim.and_then(|claim| serde_json::from_slice(&claim.body).ok());
+    Ok(claim.is_some_and(|claim| claim["state"] == "ended"))
+}
+
+/// Whether the run's answers are the stand-in's. Its calls cost no token, so most runs need no look at their rows.
+pub(crate) async fn is_stand_in(home: &Home, run: &Run) -> Result<bool> {
+    let counts = run.counts();
+    if counts.loaded == 0 || counts.usage.prompt > 0 {
+        return Ok(false);
+    }
+    let Some(pipeline) = pipeline(home, &run.run).await? else { return Ok(false) };
+    let mut stand_in = false;
+    home.reader().results(&pipeline, Some(&run.run), 1, |row| {
+        stand_in = row.model == StandIn::MODEL;
+        ControlFlow::Break(())
+    })?;
+    Ok(stand_in)
+}
+
+/// All objects under a prefix.
+pub(crate) async fn list(home: &Home, bucket: Bucket, prefix: &str) -> Result<Vec<Meta>> {
+    let mut all = Vec::new();
+    loop {
+        let after = all.last().map(|meta: &Meta| meta.name.clone());
+        let page = home.objects.list(bucket, prefix, after.as_deref(), PAGE).await?;
+        let last = page.len() < PAGE;
+        all.extend(page);
+        if last {
+            return Ok(all);
+        }
+    }
+}

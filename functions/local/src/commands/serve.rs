@@ -1,0 +1,213 @@
+//! `tasuki serve`
+
+use super::watch::Watch;
+use super::{Exit, drive, line, runs};
+use crate::cli;
+use crate::home::Home;
+use crate::model;
+use crate::relay::{News, Plan, Relay};
+use crate::show::number;
+use crate::signals::Stop;
+use anyhow::{Context, Result, bail};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::{Write, stdout};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
+use tasuki_relay::names::{self, Bucket};
+use tasuki_relay::pipeline::Pipeline;
+use tasuki_relay::ports::{Ended, Meta, Objects, RunState};
+use tasuki_relay::stand_in::StandIn;
+use tokio::time::{MissedTickBehavior, interval};
+
+/// Calls in flight over all pipelines.
+const MAX_IN_FLIGHT: u32 = 5_000;
+/// How often inbox and pipelines are looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// A file that was moved here keeps its old time. It counts as dropped now: its time says which answers are newer.
+const OLD: Duration = Duration::from_secs(60);
+
+pub(crate) async fn serve(dir: &Path, args: cli::Serve) -> Result<Exit> {
+    rlimit::increase_nofile_limit(u64::MAX).ok(); // fewer connections are then all there is
+    let (pipelines, problems) = read(&args.pipelines)?;
+    if !problems.is_empty() {
+        bail!("nothing was started:\n{}", problems.join("\n"));
+    }
+    if pipelines.is_empty() {
+        bail!("{}: holds no pipeline: put one or more .toml files there", args.pipelines.display());
+    }
+    let chosen = model::choose(MAX_IN_FLIGHT)?;
+    let home = Home::open(dir)?;
+    let lock = match home.lock("serve").await? {
+        Ok(lock) => lock,
+        Err(holder) => bail!("{} is in use by {holder}: wait until it is done, or stop it", dir.display()),
+    };
+    let mut stop = Stop::listen().context("signals cannot be listened for")?;
+    let mut server = Server { home: home.clone(), dir: args.pipelines, stored: BTreeMap::new(), told: BTreeSet::new() };
+    server.store(pipelines).await?;
+    let plan = Plan { only: None, max_in_flight: MAX_IN_FLIGHT as usize, rows_per_shard: None };
+    let mut relay = Relay::start(&home, lock, chosen.model, plan)?;
+    if chosen.stand_in {
+        eprintln!("{}", StandIn::NOTE);
+    }
+    for name in server.stored.keys() {
+        eprintln!("drop files for {name} into {}", home.dir.join("inbox").join(name).display());
+    }
+    let (mut watch, mut ticks) = (Watch::default(), interval(LOOK_EVERY));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.asked() => break,
+            news = relay.news.recv() => match news {
+                Some(news) => server.tell(news)?,
+                None => break,
+            },
+            _ = ticks.tick() => {
+                server.reload().await?;
+                for meta in server.whole(&mut watch).await? {
+                    relay.announce(meta.name, meta.generation);
+                }
+            }
+        }
+    }
+    eprintln!("stopping: calls in flight may still bring their answers home");
+    relay.stop().await;
+    eprintln!("stopped; the same command goes on with what is not done");
+    Ok(Exit::Done)
+}
+
+/// The pipelines of a folder by their names, and everything that is wrong with its files.
+fn read(dir: &Path) -> Result<(BTreeMap<String, (PathBuf, String)>, Vec<String>)> {
+    let (mut pipelines, mut problems) = (BTreeMap::<String, (PathBuf, String)>::new(), Vec::new());
+    let entries = fs::read_dir(dir).with_context(|| format!("{}: the pipelines cannot be read", dir.display()))?;
+    let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    files.retain(|file| file.extension().is_some_and(|end| end == "toml") && file.is_file());
+    files.sort();
+    for file in files {
+        let shown = file.display().to_string();
+        let parsed = super::run::read_pipeline(&file).map_err(|error| format!("{error:#}")).and_then(|text| {
+            Pipeline::parse(&text).map_err(|problems| problems.in_file(&shown)).map(|pipeline| (pipeline.name, text))
+        });
+        match parsed {
+            Err(what) => problems.push(what),
+            Ok((name, text)) => {
+                if let Some((other, _)) = pipelines.get(&name) {
+                    problems.push(format!("{shown}: {} has the name {name} too: rename one of them", other.display()));
+                } else {
+                    pipelines.insert(name, (file, text));
+                }
+            }
+        }
+    }
+    Ok((pipelines, problems))
+}
+
+struct Server {
+    home: Home,
+    dir: PathBuf,
+    /// The text of each pipeline as it is stored.
+    stored: BTreeMap<String, String>,
+    /// What was said already.
+    told: BTreeSet<String>,
+}
+
+impl Server {
+    async fn store(&mut self, pipelines: BTreeMap<String, (PathBuf, String)>) -> Result<()> {
+        for (name, (_, text)) in pipelines {
+            if self.stored.get(&name) != Some(&text) {
+                drive::store_pipeline(&self.home, &name, &text).await?;
+                let inbox = self.home.dir.join("inbox").join(&name);
+                fs::create_dir_all(&inbox).with_context(|| inbox.display().to_string())?;
+                if self.stored.insert(name.clone(), text).is_some() {
+                    eprintln!("pipeline {name} was edited: it counts for the files that are dropped from now on");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes over what was edited. Where that is wrong, the version before counts.
+    async fn reload(&mut self) -> Result<()> {
+        match read(&self.dir) {
+            Ok((pipelines, problems)) => {
+                problems.into_iter().for_each(|what| self.say(format!("{what}\n  the version before still counts")));
+                self.store(pipelines).await
+            }
+            Err(error) => {
+                self.say(format!("{error:#}: the versions before still count"));
+                Ok(())
+            }
+        }
+    }
+
+    /// The files that are to be split now.
+    async fn whole(&mut self, watch: &mut Watch) -> Result<Vec<Meta>> {
+        let listed = runs::list(&self.home, Bucket::Inbox, "").await?;
+        let mut whole = Vec::new();
+        for (dropped, meta) in watch.look(listed, self.home.clock.instant()) {
+            let (run, objects) = (runs::run_of(&meta), &self.home.objects);
+            let begun = objects.stat(Bucket::State, &names::plan(&run)).await?.is_some()
+                || objects.stat(Bucket::State, &names::open(&run)).await?.is_some();
+            if begun {
+                continue;
+            }
+            if objects.stat(Bucket::State, &names::pipeline(&dropped.pipeline)).await?.is_none() {
+                self.say(format!(
+                    "{}: there is no pipeline {}: put {}.toml into {}, and drop the file again",
+                    meta.name,
+                    dropped.pipeline,
+                    dropped.pipeline,
+                    self.dir.display()
+                ));
+            } else if !self.make_new(&meta) {
+                whole.push(meta);
+            }
+        }
+        Ok(whole)
+    }
+
+    /// Gives an old file the time of now, after which it is looked at again; false where that is not needed or not possible.
+    fn make_new(&self, meta: &Meta) -> bool {
+        let now = self.home.clock.now();
+        let path = self.home.dir.join("inbox").join(&meta.name);
+        let touch = || File::options().append(true).open(path)?.set_modified(UNIX_EPOCH + Duration::from_millis(now.0));
+        now.since(meta.created) > OLD && touch().is_ok()
+    }
+
+    fn tell(&mut self, news: News) -> Result<()> {
+        match news {
+            News::Ended(ended) if self.told.insert(ended.event_id.clone()) => self.ended(&ended)?,
+            News::Stopped(what) => {
+                self.say(format!("stopped: {what}\n  nothing failed; it is tried again every minute"))
+            }
+            News::Waiting(what) => self.say(format!("waiting: {what}")),
+            News::Ended(_) => (),
+        }
+        Ok(())
+    }
+
+    fn ended(&self, Ended { run, .. }: &Ended) -> Result<()> {
+        let (counts, home) = (run.counts, &self.home);
+        let input = home.input_of(&run.run).unwrap_or_else(|| run.input.clone());
+        let short: &str = &run.run.as_str()[..runs::SHORT];
+        let mut text = format!("{}  {input}, run {short}", run.state.as_str());
+        if let Some(refused) = &run.refused {
+            text += &format!(": {refused}");
+        } else {
+            text += &format!(": {} loaded, {} failed", number(counts.loaded), number(counts.failed));
+        }
+        if run.state == RunState::Complete {
+            let command = if counts.failed > 0 { "failures" } else { "results" };
+            text += &format!("; see {}", line(&home.dir, &[command, short]));
+        }
+        let mut out = stdout().lock();
+        writeln!(out, "{text}")?;
+        Ok(out.flush()?)
+    }
+
+    fn say(&mut self, what: String) {
+        if self.told.insert(what.clone()) {
+            eprintln!("{what}");
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! `tasuki status`
+
+use super::runs::{self, Run};
+use super::{Exit, line};
+use crate::cli;
+use crate::home::{Holder, Home};
+use crate::show::{self, number};
+use anyhow::Result;
+use serde_json::json;
+use std::fmt::Write as _;
+use std::io::{Write, stdout};
+use std::path::Path;
+use tasuki_relay::stand_in::StandIn;
+
+pub(crate) async fn status(dir: &Path, args: cli::Status) -> Result<Exit> {
+    let home = Home::existing(dir)?;
+    let holder = home.holder()?;
+    match args.run {
+        Some(name) => one(&home, runs::pick(&home, Some(&name)).await?, holder, args.json).await,
+        None => all(&home, holder, args.json).await,
+    }
+}
+
+async fn all(home: &Home, holder: Option<Holder>, json: bool) -> Result<Exit> {
+    let runs = runs::all(home).await?;
+    if json {
+        let mut list = Vec::with_capacity(runs.len());
+        for run in &runs {
+            list.push(run.json(home).await?);
+        }
+        let working = holder.map(|holder| json!({ "command": holder.command, "pid": holder.pid }));
+        show::json_line(&mut stdout().lock(), &json!({ "runs": list, "working": working }))?;
+        return Ok(Exit::Done);
+    }
+    let mut text = String::new();
+    if runs.is_empty() {
+        writeln!(text, "{} holds no run yet", home.dir.display())?;
+    } else {
+        let head = ["run", "state", "pipeline", "input", "rows", "loaded", "failed", "started"].map(str::to_owned);
+        writeln!(text, "{}", show::table(head.into(), runs.iter().map(|run| cells(home, run))))?;
+    }
+    if let Some(holder) = &holder {
+        writeln!(text, "working: {holder}")?;
+    }
+    for run in runs.iter().filter(|run| !run.is_ended() && holder.is_none()) {
+        writeln!(text, "{} is not running: resume with {}", run.short(), resume(home, run))?;
+    }
+    for run in &runs {
+        if runs::is_stand_in(home, run).await? {
+            writeln!(text, "{}", StandIn::NOTE)?;
+            break;
+        }
+    }
+    stdout().write_all(text.as_bytes())?;
+    Ok(Exit::Done)
+}
+
+fn cells(home: &Home, run: &Run) -> Vec<String> {
+    let counts = run.counts();
+    let rows = match run.expected() {
+        Some(expected) if expected != counts.rows() => format!("{} of {}", number(counts.rows()), number(expected)),
+        _ => number(counts.rows()),
+    };
+    let started =
+        humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + std::time::Duration::from_millis(run.run_time.0));
+    vec![
+        run.short().to_owned(),
+        run.state.to_owned(),
+        run.pipeline.clone(),
+        called(home, run),
+        rows,
+        number(counts.loaded),
+        number(counts.failed),
+        started.to_string(),
+    ]
+}
+
+async fn one(home: &Home, run: Run, holder: Option<Holder>, json: bool) -> Result<Exit> {
+    if json {
+        show::json_line(&mut stdout().lock(), &run.json(home).await?)?;
+        return Ok(Exit::Done);
+    }
+    let (counts, mut text) = (run.counts(), String::new());
+    let mut say = |name: &str, value: String| writeln!(text, "{name:<12}{value}");
+    say("run", run.run.to_string())?;
+    say("state", run.state.to_owned())?;
+    if let Some(refused) = &run.refused {
+        say("refused", refused.clone())?;
+    }
+    say("pipeline", run.pipeline.clone())?;
+    say("input", called(home, &run))?;
+    let of = run.expected().map(|rows| format!(" of {}", number(rows))).unwrap_or_default();
+    say("rows", number(counts.rows()) + &of)?;
+    say("loaded", number(counts.loaded))?;
+    let reasons = home.reader().failure_reasons(&run.run)?;
+    let reasons: Vec<_> = reasons.iter().map(|(reason, count)| format!("{reason} {}", number(*count))).collect();
+    say("failed", format!("{}  {}", number(counts.failed), reasons.join(", ")).trim_end().to_owned())?;
+    say("unchanged", number(counts.unchanged))?;
+    say("superseded", number(counts.superseded))?;
+    let calls = [counts.paid_calls, counts.ambiguous_calls, counts.wasted_answers].map(number);
+    say("calls", format!("{} paid, {} ambiguous, {} wasted", calls[0], calls[1], calls[2]))?;
+    let usage = [counts.usage.prompt, counts.usage.cached, counts.usage.output, counts.usage.thought].map(number);
+    say("tokens", format!("{} in ({} cached), {} out, {} thought", usage[0], usage[1], usage[2], usage[3]))?;
+    say("started", run.run_time.to_string())?;
+    if let Some(ended) = run.row.as_ref().and_then(|row| row.ended_at) {
+        say("ended", ended.to_string())?;
+    }
+    match holder {
+        _ if run.is_ended() => (),
+        Some(holder) => say("working", holder.to_string())?,
+        None => say("not running", format!("resume with {}", resume(home, &run)))?,
+    }
+    if runs::is_stand_in(home, &run).await? {
+        say("note", StandIn::NOTE.to_owned())?;
+    }
+    stdout().write_all(text.as_bytes())?;
+    Ok(Exit::Done)
+}
+
+fn resume(home: &Home, run: &Run) -> String {
+    home.command_of(&run.run).unwrap_or_else(|| line(&home.dir, &["serve", "--pipelines", "DIR"]))
+}
+
+/// What the user calls the input, where that is known: its dropped copy has another name.
+fn called(home: &Home, run: &Run) -> String {
+    home.input_of(&run.run).unwrap_or_else(|| run.input.clone())
+}

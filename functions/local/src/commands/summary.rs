@@ -1,0 +1,149 @@
+//! What a run came to.
+
+use super::line;
+use super::runs::{self, Run};
+use crate::home::Home;
+use crate::model::Chosen;
+use crate::show::{self, number, plain};
+use anyhow::Result;
+use std::io::{Write, stdout};
+use std::ops::ControlFlow;
+use std::time::Duration;
+use tasuki_relay::pipeline::Pipeline;
+use tasuki_relay::stand_in::StandIn;
+
+/// Answers that a summary shows.
+const FIRST: u64 = 5;
+/// Reasons of failures that a summary shows.
+const REASONS: usize = 5;
+
+pub(crate) struct Summary<'a> {
+    pub(crate) home: &'a Home,
+    pub(crate) run: &'a Run,
+    /// What the user calls the input.
+    pub(crate) called: &'a str,
+    pub(crate) pipeline: &'a Pipeline,
+    pub(crate) json: bool,
+    pub(crate) chosen: &'a Chosen,
+}
+
+impl Summary<'_> {
+    /// Of a run that was finished before the command began.
+    pub(crate) async fn already(&self) -> Result<()> {
+        eprintln!(
+            "run {} is finished already: nothing was asked and nothing is paid (--again makes a new run)",
+            self.run.run
+        );
+        if !self.chosen.stand_in && runs::is_stand_in(self.home, self.run).await? {
+            eprintln!("its answers are the stand-in model's: ask Gemini with --again");
+        }
+        self.show(None).await
+    }
+
+    /// Prints it all; `took` = rows that this command brought, and its time.
+    pub(crate) async fn show(&self, took: Option<(u64, Duration)>) -> Result<()> {
+        if self.json {
+            return self.json().await;
+        }
+        let (mut out, counts) = (Text(String::new()), self.run.counts());
+        let home = self.home;
+        out.line(format!(
+            "{}  {} with pipeline {}, run {}",
+            self.run.state, self.called, self.run.pipeline, self.run.run
+        ));
+        out.count("rows", counts.rows(), "");
+        out.count("loaded", counts.loaded, "");
+        if counts.failed > 0 {
+            let reasons = home.reader().failure_reasons(&self.run.run)?;
+            let more = reasons.len().saturating_sub(REASONS);
+            let mut list: Vec<String> =
+                reasons.iter().take(REASONS).map(|(reason, count)| format!("{reason} {}", number(*count))).collect();
+            list.extend((more > 0).then(|| format!("{more} more reasons")));
+            out.count("failed", counts.failed, &list.join(", "));
+            out.line(format!("                       see {}", line(&home.dir, &["failures", self.run.short()])));
+        } else {
+            out.count("failed", 0, "");
+        }
+        for (name, count) in [("unchanged", counts.unchanged), ("superseded", counts.superseded)] {
+            if count > 0 {
+                out.count(
+                    name,
+                    count,
+                    if name == "superseded" { "a newer run's answers stay" } else { "not asked again" },
+                );
+            }
+        }
+        let stand_in = runs::is_stand_in(home, self.run).await?;
+        let paid = if stand_in { "of the stand-in model, free" } else { "paid" };
+        let more =
+            format!("{paid}, {} ambiguous, {} wasted", number(counts.ambiguous_calls), number(counts.wasted_answers));
+        out.count("calls", counts.paid_calls, &more);
+        let usage = counts.usage;
+        if usage.prompt > 0 {
+            let of = format!(
+                "in ({} cached), {} out, {} thought",
+                number(usage.cached),
+                number(usage.output),
+                number(usage.thought)
+            );
+            out.count("tokens", usage.prompt, &of);
+        }
+        if let Some((rows, time)) = took {
+            let rate = rows as f64 / time.as_secs_f64().max(0.001);
+            out.line(format!("  {:<11}{:>12}  {} rows/s", "time", show::time(time), number(rate.round() as u64)));
+        }
+        if counts.loaded + counts.unchanged > 0 {
+            out.line(String::new());
+            out.line(self.first()?);
+            if stand_in {
+                out.line(StandIn::NOTE.to_owned());
+            }
+            out.line(String::new());
+            out.line(format!("all of them  {}", line(&home.dir, &["results", self.run.short()])));
+            out.line(format!("database     {}", home.database().display()));
+            let columns: Vec<&str> = std::iter::once(&self.pipeline.key)
+                .chain(self.pipeline.answer.iter().map(|column| &column.name))
+                .map(String::as_str)
+                .collect();
+            let sql = format!("SELECT {} FROM {} LIMIT 5", columns.join(", "), self.pipeline.table);
+            out.line(format!("             sqlite3 {} \"{sql}\"", home.database().display()));
+        }
+        out.print()
+    }
+
+    fn first(&self) -> Result<String> {
+        let head = std::iter::once(self.pipeline.key.clone());
+        let head = head.chain(self.pipeline.answer.iter().map(|column| column.name.clone())).collect();
+        let mut rows = Vec::new();
+        self.home.reader().results(self.pipeline, Some(&self.run.run), FIRST, |row| {
+            let key = std::iter::once(row.key.to_string());
+            rows.push(key.chain(row.values.iter().map(|(_, value)| plain(value))).collect());
+            ControlFlow::Continue(())
+        })?;
+        Ok(show::table(head, rows))
+    }
+
+    /// One JSON object on stdout.
+    pub(crate) async fn json(&self) -> Result<()> {
+        show::json_line(&mut stdout().lock(), &self.run.json(self.home).await?)
+    }
+}
+
+/// Text that is printed at once.
+struct Text(String);
+
+impl Text {
+    fn line(&mut self, line: String) {
+        self.0 += &line;
+        self.0.push('\n');
+    }
+
+    fn count(&mut self, name: &str, count: u64, more: &str) {
+        let line = format!("  {name:<11}{:>12}  {more}", number(count));
+        self.line(line.trim_end().to_owned());
+    }
+
+    fn print(self) -> Result<()> {
+        Ok(stdout().write_all(self.0.as_bytes())?)
+    }
+}
