@@ -4,6 +4,7 @@
 
 mod breaker;
 mod collapse;
+mod epoch;
 mod job;
 mod meter;
 mod row;

@@ -89,6 +89,23 @@ pub struct Setup {
     pub wrong: Option<Wrong>,
     /// One generator's clock goes ten minutes ahead.
     pub skewed: bool,
+    /// What a hand does in storage, and when.
+    pub by_hand: Vec<(Duration, ByHand)>,
+    /// A key that a constraint of the target rejects.
+    pub rejected_key: Option<String>,
+    /// The world is over then, whatever is open.
+    pub until: Option<Duration>,
+}
+
+/// What a hand does in storage.
+#[derive(Clone, Debug)]
+pub enum ByHand {
+    /// Writes an object.
+    Puts(Bucket, String, String),
+    /// Removes every object whose name starts so.
+    Removes(Bucket, String),
+    /// Writes garbage as the answers of the first shard that has none.
+    CorruptsAnswers,
 }
 
 enum Node {
@@ -141,6 +158,10 @@ pub struct Report {
     pub ended: Millis,
     /// Every fault that was met.
     pub log: Vec<String>,
+    /// Rows that failed, by reason.
+    pub failures: BTreeMap<String, u64>,
+    /// Rows that were loaded, by key, with the run that did.
+    pub loaded: BTreeMap<String, RunId>,
 }
 
 /// Runs a world to its end, and looks at every invariant on the way.
@@ -191,18 +212,24 @@ impl World {
     async fn live(self: Arc<Self>) {
         let pipeline = Bytes::from(self.setup.pipeline.clone());
         self.objects.create(Bucket::State, &names::pipeline("p"), pipeline).await.expect("a new store takes it");
-        let mut files = self.setup.files.clone();
+        let (mut files, mut by_hand) = (self.setup.files.clone(), self.setup.by_hand.clone());
+        if let Some(key) = &self.setup.rejected_key {
+            self.records.reject(tasuki_relay::record::Key::Text(key.clone()));
+        }
         let (mut next_sweep, mut cancel) = (Duration::from_secs(60), self.setup.cancel_at);
         loop {
             let age = self.clock.now().since(START);
-            while let Some((at, name, text)) = files.first().filter(|(at, ..)| *at <= age).cloned() {
+            while let Some((_, name, text)) = files.first().filter(|(at, ..)| *at <= age).cloned() {
                 files.remove(0);
-                let _ = at;
                 self.put_file(&name, text).await;
             }
             if cancel.is_some_and(|at| at <= age) {
                 cancel = None;
                 self.cancel_first_run().await;
+            }
+            while let Some((_, hand)) = by_hand.first().filter(|(at, _)| *at <= age).cloned() {
+                by_hand.remove(0);
+                self.do_by_hand(hand).await;
             }
             for event in self.objects.take_events() {
                 self.clone().publish(event);
@@ -216,8 +243,11 @@ impl World {
             if self.violation.lock().unwrap().is_some() {
                 return;
             }
-            if files.is_empty() && cancel.is_none() && self.is_over() {
+            if files.is_empty() && cancel.is_none() && by_hand.is_empty() && self.is_over() {
                 return self.check_end();
+            }
+            if self.setup.until.is_some_and(|until| age >= until) {
+                return;
             }
             if age > PATIENCE {
                 return self.violate(format!("I10: not over after {PATIENCE:?}: {}", self.what_is_missing()));
@@ -233,6 +263,24 @@ impl World {
             None => self.objects.create(Bucket::Inbox, name, text.into()).await,
         };
         put.expect("nobody else writes the inbox");
+    }
+
+    async fn do_by_hand(&self, hand: ByHand) {
+        match hand {
+            ByHand::Puts(bucket, name, text) => drop(self.objects.create(bucket, &name, text.into()).await),
+            ByHand::Removes(bucket, prefix) => {
+                for object in
+                    self.objects.live(bucket).into_iter().filter(|object| object.meta.name.starts_with(&prefix))
+                {
+                    self.objects.remove(bucket, &object.meta.name, None).await.ok();
+                }
+            }
+            ByHand::CorruptsAnswers => {
+                if let Some(shard) = self.objects.live(Bucket::Shards).first() {
+                    self.objects.create(Bucket::Answers, &shard.meta.name, "{\"half a".into()).await.ok();
+                }
+            }
+        }
     }
 
     async fn cancel_first_run(&self) {
@@ -365,6 +413,11 @@ impl World {
         }
     }
 
+    /// Calls that a script wastes.
+    pub(crate) fn allow_waste(&self, calls: u64) {
+        self.waste.fetch_add(calls, Relaxed);
+    }
+
     /// What a dying process takes with it: its calls in flight, and what its shards had not checkpointed.
     pub(crate) fn count_death(&self, process: &Process) {
         if process.asked.load(Relaxed) > 0 {
@@ -396,6 +449,15 @@ impl World {
             runs: self.records.look(|all| all.runs.iter().map(|(run, row)| (run.clone(), state(row))).collect()),
             ended: self.clock.now(),
             log: self.log.lock().unwrap().clone(),
+            failures: self.records.look(|all| {
+                let mut reasons = BTreeMap::new();
+                all.failures.values().for_each(|row| *reasons.entry(row.reason.clone()).or_default() += 1);
+                reasons
+            }),
+            loaded: self.records.look(|all| {
+                let rows = all.targets.values().flatten();
+                rows.map(|(key, row)| (key.to_string(), row.run.clone())).collect()
+            }),
         }
     }
 }

@@ -13,6 +13,8 @@ pub const CANARY: &str = "CANARY";
 
 /// What a row's text makes the model say: the word before the dash of its column `act`.
 pub const ACTS: &[&str] = &["answer", "malformed", "blocked", "cut", "busy", "down", "invalid", "odd"];
+/// Acts of worlds that are made for them: the call kills its process; the model never replies; it always says 503.
+pub const HARD_ACTS: &[&str] = &["kills", "hangs", "dead"];
 
 /// Minutes from the start during which every call meets the same.
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +61,11 @@ impl Script {
         *self.bill.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Charges for a call that never gets a reply.
+    pub fn charge(&self) {
+        self.bill.lock().unwrap_or_else(PoisonError::into_inner).paid += 1;
+    }
+
     /// Charges and replies.
     pub fn say(&self, prompt: &str, now: Millis) -> Result<Reply, Fault> {
         if let Some(storm) = self.storm.filter(|storm| storm.from <= now && now < storm.to) {
@@ -71,10 +78,11 @@ impl Script {
             *times += 1;
             *times
         };
-        let act = ACTS.iter().find(|act| prompt.contains(&format!("{act}-"))).copied().unwrap_or("answer");
+        let act = act_of(prompt);
         match (act, times) {
             ("busy", 1..=3) => return Err(Fault::Busy { retry_after: Some(Duration::from_secs(5)) }),
             ("down", 1..=2) => return Err(Fault::Unavailable("503".into())),
+            ("dead", _) => return Err(Fault::Unavailable("503".into())),
             ("invalid", _) => return Err(Fault::Invalid("400 INVALID_ARGUMENT".into())),
             _ => (),
         }
@@ -93,4 +101,10 @@ impl Script {
             _ => reply,
         })
     }
+}
+
+/// What a prompt makes the model do.
+pub fn act_of(prompt: &str) -> &'static str {
+    let acts = ACTS.iter().chain(HARD_ACTS);
+    acts.copied().find(|act| prompt.contains(&format!("{act}-"))).unwrap_or("answer")
 }

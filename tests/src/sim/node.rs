@@ -380,6 +380,15 @@ impl Model for NodeModel {
         self.0.asked.fetch_add(1, Relaxed);
         let _flying = Flying(self.0.clone());
         sleep(world.model.latency()).await;
+        match super::model::act_of(&prompt) {
+            "kills" => self.0.kill(),
+            "hangs" => {
+                world.model.charge();
+                world.allow_waste(1);
+                return std::future::pending().await;
+            }
+            _ => (),
+        }
         let effect =
             || -> BoxFuture<'static, _> { Box::pin(async move { world.model.say(&prompt, world.clock.now()) }) };
         // Nobody knows whether a call that failed after sending was charged; one that failed before it was not.

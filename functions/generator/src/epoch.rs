@@ -1,0 +1,283 @@
+//! A shard at work under one claim: rows out, outcomes in, checkpoints on the way, and the answers object at the end.
+
+use crate::job::{Halt, Job};
+use crate::row::{RowEnd, Todo};
+use crate::{Generator, Role};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tasuki_relay::checkpoint::{CHECKPOINT_EVERY, Checkpoints, SERVER_ERROR_EPOCHS, WITHHELD_EPOCHS};
+use tasuki_relay::claims::Claim;
+use tasuki_relay::names::{self, Bucket, Segment};
+use tasuki_relay::ports::{Verdict, Why};
+use tasuki_relay::record::{AnswerLine, CheckpointLine, Failed, GivenBack, Header, Outcome, encode_lines};
+use tasuki_relay::write::{Written, create_once};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval_at, sleep};
+
+/// How long a shard that is left with withheld rows waits for a success elsewhere in its run.
+const WITHHELD_PATIENCE: Duration = Duration::from_secs(5);
+/// Tries to write a finished answers object before its claim is given back.
+const ANSWERS_TRIES: u32 = 3;
+
+/// A shard at work under one claim.
+pub(crate) struct Epoch {
+    pub generator: Arc<Generator>,
+    pub job: Arc<Job>,
+    pub epoch: u32,
+    pub seq: u32,
+    pub done: BTreeMap<u64, AnswerLine>,
+    /// Settled, but in no checkpoint yet.
+    pub unsaved: Vec<CheckpointLine>,
+    /// Unsaved lines at which the next checkpoint is written: grows while writes fail.
+    pub save_at: usize,
+    /// Rows without an outcome, and why they would be given back.
+    pub left: BTreeMap<u64, (Todo, GivenBack)>,
+    pub withheld: Vec<(Todo, Failed)>,
+    /// A row was answered in this epoch.
+    pub answered: bool,
+    /// A row that was answered in an earlier one.
+    pub answered_before: Option<Todo>,
+}
+
+impl Epoch {
+    pub fn take(&mut self, end: RowEnd) {
+        match end {
+            RowEnd::Settled(line) => {
+                self.left.remove(&line.ordinal);
+                self.answered |= matches!(line.outcome, Outcome::Answer(_));
+                self.generator.meter.settled(&line.outcome, &line.spent);
+                self.unsaved.push(CheckpointLine::Settled(line.clone()));
+                self.done.insert(line.ordinal, line);
+            }
+            RowEnd::Back { todo, why } => drop(self.left.insert(todo.ordinal, (todo, why))),
+            RowEnd::Withheld { todo, failed } => {
+                self.left.insert(todo.ordinal, (todo.clone(), GivenBack::Withheld));
+                self.withheld.push((todo, failed));
+            }
+        }
+    }
+
+    /// Asks all rows, many at once; returns when each came back, or its grace is over.
+    pub async fn run(&mut self, todo: Vec<Todo>) {
+        let (tell, mut ends) = unbounded_channel();
+        let start = self.generator.clock.instant();
+        let every = |period| {
+            let mut ticks = interval_at(start + period, period);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            ticks
+        };
+        let (mut flush, mut control) = (every(CHECKPOINT_EVERY), every(self.generator.settings.control_every));
+        let mut started = JoinSet::new(); // dropped with the shard, and its rows with it
+        started.spawn(start_rows(self.generator.clone(), self.job.clone(), todo, tell));
+        let stop = self.generator.jobs.stop().clone();
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled(), if self.job.halted().is_none() => self.job.halt(Halt::Stopping),
+                end = ends.recv() => match end {
+                    Some(end) => {
+                        self.take(end);
+                        if self.unsaved.len() >= self.save_at {
+                            self.save(Vec::new()).await;
+                        }
+                    }
+                    None => return,
+                },
+                _ = flush.tick() => drop(self.save(Vec::new()).await),
+                _ = control.tick() => self.look_at_control().await,
+                () = grace(&self.job, self.generator.settings.stop_grace) => return self.drain(&mut ends),
+            }
+        }
+    }
+
+    fn drain(&mut self, ends: &mut UnboundedReceiver<RowEnd>) {
+        while let Ok(end) = ends.try_recv() {
+            self.take(end);
+        }
+    }
+
+    /// Asks one row after another, each with its marker before it: the shard is suspected of killing its process.
+    pub async fn run_alone(&mut self, todo: Vec<Todo>) {
+        for row in todo {
+            if self.generator.jobs.stop().is_cancelled() {
+                self.job.halt(Halt::Stopping);
+            }
+            let marker = CheckpointLine::Marker { ordinal: row.ordinal };
+            if self.job.halted().is_some() || !self.save(vec![marker]).await {
+                return self.job.halt(Halt::Spent);
+            }
+            let end = match self.job.run.prompter.ask(row.row.clone()) {
+                Ok(ask) => {
+                    let fingerprint = self.job.run.prompter.fingerprint(&ask.prompt);
+                    self.generator.ask(&self.job, row, ask, fingerprint).await
+                }
+                Err(failed) => row.settle(Outcome::Failed(failed)),
+            };
+            self.take(end);
+            self.save(Vec::new()).await;
+            self.look_at_control().await;
+        }
+    }
+
+    /// Writes a checkpoint of what is unsaved, and of `more`. False when it was not confirmed: the lines stay unsaved.
+    async fn save(&mut self, more: Vec<CheckpointLine>) -> bool {
+        let lines: Vec<CheckpointLine> = self.unsaved.iter().cloned().chain(more).collect();
+        if lines.is_empty() {
+            return true;
+        }
+        let segment = Segment { shard: self.job.id.clone(), epoch: self.epoch, seq: self.seq };
+        self.seq += 1;
+        let body = Bytes::from(encode_lines(&lines));
+        let written = create_once(&*self.generator.objects, Bucket::State, &segment.object(), body).await;
+        let confirmed = matches!(written, Ok(Written::Won(_) | Written::Identical(_)));
+        let step = self.generator.settings.rows_per_checkpoint;
+        if confirmed {
+            self.unsaved.clear();
+            self.save_at = step;
+        } else {
+            self.save_at = self.unsaved.len() + step;
+        }
+        confirmed
+    }
+
+    pub async fn look_at_control(&self) {
+        let (run, generator) = (&self.job.id.run, &self.generator);
+        let (cancel, parked) = (names::cancel(run), names::parked(run));
+        let (cancelled, parked) = futures::join!(generator.exists(&cancel), generator.exists(&parked));
+        let give_up = self.job.run.pipeline.run.give_up_after;
+        if cancelled == Ok(true) {
+            self.job.halt(Halt::Cancelled);
+        } else if give_up.is_some_and(|after| generator.clock.now().since(self.job.run.run_time) >= after) {
+            self.job.halt(Halt::GaveUp);
+        } else if parked == Ok(true) {
+            self.job.halt(Halt::Parked);
+        }
+    }
+
+    /// Fails the rows that have been given back often enough, and the refused ones once another row has succeeded.
+    pub async fn give_up_on(&mut self, checkpoints: &Checkpoints) {
+        if !self.withheld.is_empty() && self.job.halted().is_none() {
+            tokio::select! {
+                biased;
+                () = self.job.run.success() => (),
+                () = sleep(WITHHELD_PATIENCE) => (),
+            }
+        }
+        let succeeded = self.job.run.has_succeeded();
+        for (row, failed) in std::mem::take(&mut self.withheld) {
+            if succeeded || checkpoints.withheld_epochs(row.ordinal) + 1 >= WITHHELD_EPOCHS {
+                self.take(row.settle(Outcome::Failed(failed)));
+            }
+        }
+        if !self.answered && self.left.values().any(|(_, why)| *why == GivenBack::ServerError) {
+            self.probe().await;
+        }
+        let errors = self.left.values().filter(|(_, why)| *why == GivenBack::ServerError);
+        let hopeless: Vec<Todo> = errors
+            .filter(|(row, _)| {
+                checkpoints.server_error_epochs(row.ordinal) + usize::from(self.answered) >= SERVER_ERROR_EPOCHS
+            })
+            .map(|(row, _)| row.clone())
+            .collect();
+        for row in hopeless {
+            let message =
+                "the model met an internal error each time it was asked, while it answered other rows".to_owned();
+            self.take(row.settle(Outcome::Failed(Failed { reason: "server_error".into(), message })));
+        }
+    }
+
+    /// Asks once more about a row that was answered in an earlier epoch: only rows with server errors are left, and nothing else
+    /// would tell a row that the model cannot take from a model that is down. The answer goes to a checkpoint as proof, and is
+    /// counted as wasted.
+    async fn probe(&mut self) {
+        let Some(row) = self.answered_before.take() else { return };
+        let Ok(ask) = self.job.run.prompter.ask(row.row.clone()) else { return };
+        let Some(_permits) = self.generator.permits(&self.job).await else { return };
+        let fingerprint = self.job.run.prompter.fingerprint(&ask.prompt);
+        if let RowEnd::Settled(line) = self.generator.ask(&self.job, row, ask, fingerprint).await {
+            self.answered = matches!(line.outcome, Outcome::Answer(_));
+            self.unsaved.push(CheckpointLine::Settled(line));
+        }
+    }
+
+    /// Writes the answers if every row has its outcome; else a last checkpoint, and the claim goes back.
+    pub async fn finish(mut self, claim: Claim, header: Header) -> Result<Verdict, Why> {
+        let halted = self.job.halted();
+        if let Some((reason, message)) = halted.as_ref().and_then(Halt::seal).filter(|_| self.job.lease.may_spend()) {
+            for (row, _) in std::mem::take(&mut self.left).into_values() {
+                self.take(row.settle(Outcome::Failed(Failed { reason: reason.into(), message: message.into() })));
+            }
+        }
+        let mut why = halted.as_ref().map_or(Why::Spent, Halt::why);
+        if self.left.is_empty() {
+            match self.write_answers(header).await {
+                Ok(verdict) => return Ok(verdict),
+                Err(error) => why = error,
+            }
+        }
+        let back = self.left.values().filter(|(row, why)| !row.spent.is_nothing() || *why != GivenBack::Stopped);
+        let back = back
+            .map(|(row, why)| CheckpointLine::Unsettled { ordinal: row.ordinal, spent: row.spent, why: *why })
+            .collect();
+        self.save(back).await;
+        claim.release().await;
+        if halted == Some(Halt::Parked) { Ok(Verdict::Done) } else { Err(why) }
+    }
+
+    async fn write_answers(&self, header: Header) -> Result<Verdict, Why> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match self.generator.write_answers(header.clone(), self.done.clone()).await {
+                Err(why) if tries >= ANSWERS_TRIES => return Err(why),
+                Err(_) => sleep(Duration::from_secs(1 << tries)).await,
+                done => return done,
+            }
+        }
+    }
+}
+
+/// Ends when a halted shard's calls had their time.
+async fn grace(job: &Job, stop: Duration) {
+    job.until_halted().await;
+    let grace = job.halted().map_or(Duration::ZERO, |halt| halt.grace(stop));
+    sleep(grace).await;
+}
+
+/// Starts rows in their order as calls become free, and waits for them. One shard of a run starts rows at a time.
+async fn start_rows(generator: Arc<Generator>, job: Arc<Job>, todo: Vec<Todo>, tell: UnboundedSender<RowEnd>) {
+    let mut rows = JoinSet::new();
+    let turn = tokio::select! {
+        biased;
+        () = job.until_halted() => return,
+        turn = job.run.turnstile.lock() => turn,
+    };
+    for row in todo {
+        if job.halted().is_some() {
+            break;
+        }
+        let ask = match job.run.prompter.ask(row.row.clone()) {
+            Ok(ask) => ask,
+            Err(failed) => {
+                tell.send(row.settle(Outcome::Failed(failed))).ok();
+                continue;
+            }
+        };
+        let fingerprint = job.run.prompter.fingerprint(&ask.prompt);
+        let (generator, job, tell) = (generator.clone(), job.clone(), tell.clone());
+        match generator.collapse.join(&fingerprint) {
+            Role::Lead(lead) => {
+                let Some(permits) = generator.permits(&job).await else { break };
+                rows.spawn(
+                    async move { tell.send(generator.lead(job, row, ask, fingerprint, lead, permits).await).ok() },
+                );
+            }
+            follow => drop(rows.spawn(async move { tell.send(generator.follow(job, row, ask, follow).await).ok() })),
+        }
+    }
+    drop((turn, tell));
+    while rows.join_next().await.is_some() {}
+}
