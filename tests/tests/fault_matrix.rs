@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::time::Duration;
-use tasuki_relay::names::{self, Bucket};
+use tasuki_relay::names::{self, Bucket, RunId};
 use tasuki_relay::ports::RunState;
 use tasuki_tests::sim::faults::{Fault, Faults};
 use tasuki_tests::sim::model::{CANARY, Storm};
@@ -40,7 +40,7 @@ fn asks(report: &Report) -> usize {
 
 fn only_state(report: &Report) -> RunState {
     assert_eq!(report.runs.len(), 1, "{report:?}");
-    *report.runs.values().next().unwrap()
+    *report.runs.values().next().expect("one run")
 }
 
 fn failed(report: &Report, reason: &str) -> u64 {
@@ -257,4 +257,48 @@ fn a_clock_that_goes_ahead_costs_money_only() {
         let report = run(setup, []);
         assert_eq!((report.loaded.len(), only_state(&report)), (20, RunState::Complete), "seed {seed}");
     }
+}
+
+#[test]
+fn a_source_that_goes_while_it_is_split_fails_the_rows_that_were_not_read() {
+    let mut with_holes = 0;
+    for seed in 0..20 {
+        // The splitter dies while its shards are being written; before another takes over, the file is gone.
+        let hand = vec![(Duration::from_secs(20), ByHand::Purges(Bucket::Inbox, "p/".into()))];
+        let setup = Setup { by_hand: hand, ..world(seed, draw::plain_file(42)) };
+        let report = run(setup, [("splitter create shards", 5, Fault::DiesBefore)]);
+        let gone = failed(&report, "source_gone");
+        assert_eq!(report.paid, report.loaded.len() as u64, "seed {seed}");
+        match only_state(&report) {
+            // The shard with the totals was written before the process died: the file's size is known.
+            RunState::Complete => assert_eq!(report.loaded.len() as u64 + gone, 42, "seed {seed}"),
+            state => assert_eq!(state, RunState::Failed, "seed {seed}"),
+        }
+        with_holes += u64::from(gone > 0);
+    }
+    assert!(with_holes > 0, "in some world a lower shard is missing below a higher one");
+}
+
+#[test]
+fn a_retry_is_as_old_as_its_parent_and_overwrites_nothing_newer() {
+    let parent = RunId::of("inbox", "p/a.jsonl", 2); // the pipeline was written first, this file second
+    let retry = format!(
+        "{{\"parent\":\"{parent}\"}}\n{{\"ordinal\":3,\"row\":{{\"id\":\"k3\",\"act\":\"answer-99 {CANARY}\"}}}}\n"
+    );
+    let retried = |newer: bool| {
+        let mut setup = world(1, rows(&["answer", "answer", "answer", "cut", "answer"]));
+        if newer {
+            setup.files.push((2 * MINUTE, "p/b.jsonl".to_owned(), draw::plain_file(5)));
+        }
+        setup.files.push((5 * MINUTE, "p/c.retry.jsonl".to_owned(), retry.clone()));
+        run(setup, [])
+    };
+    let alone = retried(false);
+    assert_eq!(
+        (alone.loaded.len(), failed(&alone, "truncated"), alone.paid),
+        (5, 1, 6),
+        "the failed row is loaded now"
+    );
+    let beside = retried(true);
+    assert_eq!(beside.loaded["k3"], beside.loaded["k0"], "the newer run's answer stays");
 }

@@ -3,7 +3,7 @@
 use crate::Generator;
 use crate::epoch::Epoch;
 use crate::job::Job;
-use crate::row::{RowEnd, Todo};
+use crate::row::Todo;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;

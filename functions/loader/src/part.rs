@@ -16,12 +16,7 @@ pub(crate) fn read(id: &ShardId, answers: &Object, pipeline: Arc<Pipeline>) -> R
         return Err(Corrupt { line: lines.len() + 1, what: "another number of rows than the header says" });
     }
     let expected = header.first..;
-    if let Some((at, _)) = lines
-        .iter()
-        .zip(expected)
-        .enumerate()
-        .find(|(_, (line, ordinal))| line.ordinal != *ordinal)
-        .map(|(at, both)| (at, both))
+    if let Some((at, _)) = lines.iter().zip(expected).enumerate().find(|(_, (line, ordinal))| line.ordinal != *ordinal)
     {
         return Err(Corrupt { line: at + 2, what: "an ordinal that does not belong here" });
     }

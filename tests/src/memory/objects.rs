@@ -48,6 +48,13 @@ impl MemoryObjects {
         of.map(|(_, object)| object.clone()).collect()
     }
 
+    /// Removes every version of the objects whose names start with `prefix`: not even a pinned read finds them.
+    pub fn purge(&self, bucket: Bucket, prefix: &str) {
+        let mut store = self.store();
+        store.live.retain(|(at, name), _| *at != bucket || !name.starts_with(prefix));
+        store.versions.retain(|(at, name, _), _| *at != bucket || !name.starts_with(prefix));
+    }
+
     /// The live versions in a bucket, in order of names.
     pub fn live(&self, bucket: Bucket) -> Vec<Object> {
         let store = self.store();

@@ -24,7 +24,7 @@ pub(crate) struct Seen {
 impl World {
     /// Looks at what must hold after every step.
     pub(crate) fn check(&self) {
-        let seen = &mut *self.seen.lock().unwrap();
+        let seen = &mut *self.seen.lock().expect("a panic ends the test");
         if let Err(what) = self.objects_hold(seen).and_then(|()| self.records.look(|state| store_holds(state, seen))) {
             self.violate(what);
         }
@@ -150,7 +150,14 @@ impl World {
 
     /// I14, and what the model's script says of each row.
     fn rows_fail_for_their_own_reasons(&self) -> Result<(), String> {
-        let timeouts = self.log.lock().unwrap().iter().filter(|line| line.contains("generator ask")).count() >= 2;
+        let timeouts = self
+            .log
+            .lock()
+            .expect("a panic ends the test")
+            .iter()
+            .filter(|line| line.contains("generator ask"))
+            .count()
+            >= 2;
         let mut acts = BTreeMap::new();
         for (header, lines) in self.shards() {
             for line in lines {
@@ -163,7 +170,7 @@ impl World {
             for (row, failure) in &state.failures {
                 let allowed = match (acts.get(row).map(String::as_str), failure.reason.as_str()) {
                     (None, "source_gone") => {
-                        self.setup.by_hand.iter().any(|(_, hand)| matches!(hand, ByHand::Removes(..)))
+                        self.setup.by_hand.iter().any(|(_, hand)| matches!(hand, ByHand::Purges(..)))
                     }
                     (None, "bad_json" | "null_key" | "missing_column" | "duplicate_key") => true,
                     (None, _) => false,
@@ -215,7 +222,7 @@ impl World {
     }
 
     fn notices_are_single(&self) -> Result<(), String> {
-        let notices = self.notices.lock().unwrap();
+        let notices = self.notices.lock().expect("a panic ends the test");
         let ended = self.records.look(|state| state.runs.keys().cloned().collect::<Vec<_>>());
         match ended.iter().find(|run| notices.get(run).is_none_or(|ids| ids.len() != 1)) {
             Some(run) => Err(format!("I9: run {run} was announced as {:?}", notices.get(run))),
@@ -224,7 +231,13 @@ impl World {
     }
 
     fn redrives_are_bounded(&self) -> Result<(), String> {
-        match self.delivered.lock().unwrap().iter().find(|(_, deliveries)| **deliveries > DELIVERIES_PER_OBJECT_MAX) {
+        match self
+            .delivered
+            .lock()
+            .expect("a panic ends the test")
+            .iter()
+            .find(|(_, deliveries)| **deliveries > DELIVERIES_PER_OBJECT_MAX)
+        {
             Some((name, deliveries)) => Err(format!("I13: {name} was delivered {deliveries} times")),
             None => Ok(()),
         }

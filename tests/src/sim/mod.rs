@@ -104,9 +104,13 @@ pub enum ByHand {
     Puts(Bucket, String, String),
     /// Removes every object whose name starts so.
     Removes(Bucket, String),
+    /// Removes those objects with all their versions.
+    Purges(Bucket, String),
     /// Writes garbage as the answers of the first shard that has none.
     CorruptsAnswers,
 }
+
+type Running = (Arc<Process>, Arc<Node>);
 
 enum Node {
     Splitter(Arc<Splitter>),
@@ -130,7 +134,7 @@ pub struct World {
     pub model: Script,
     /// What goes wrong.
     pub faults: Arc<Faults>,
-    nodes: Mutex<BTreeMap<(Leg, u64), (Arc<Process>, Arc<Node>)>>,
+    nodes: Mutex<BTreeMap<(Leg, u64), Running>>,
     meters: Mutex<Vec<Arc<tasuki_generator::Meter>>>,
     waste: AtomicU64,
     deliveries: AtomicU32,
@@ -175,11 +179,11 @@ pub fn run(setup: Setup, faults: &Arc<Faults>) -> Result<Report, String> {
         sleep(Duration::from_millis(1)).await; // from here on time stands at a tick of the runtime's timer, whenever that was started
         let world = World::new(setup, faults.clone());
         world.clone().live().await;
-        let violation = world.violation.lock().unwrap().clone();
+        let violation = world.violation.lock().expect("a panic ends the test").clone();
         violation.map_or_else(
             || Ok(world.report()),
             |violation| {
-                let met = world.log.lock().unwrap().join("\n  ");
+                let met = world.log.lock().expect("a panic ends the test").join("\n  ");
                 Err(format!("seed {seed}: {violation}\nscheduled:{}\nmet:\n  {met}", world.faults.list()))
             },
         )
@@ -240,7 +244,7 @@ impl World {
                     self.clone().sweep(leg);
                 }
             }
-            if self.violation.lock().unwrap().is_some() {
+            if self.violation.lock().expect("a panic ends the test").is_some() {
                 return;
             }
             if files.is_empty() && cancel.is_none() && by_hand.is_empty() && self.is_over() {
@@ -275,6 +279,7 @@ impl World {
                     self.objects.remove(bucket, &object.meta.name, None).await.ok();
                 }
             }
+            ByHand::Purges(bucket, prefix) => self.objects.purge(bucket, &prefix),
             ByHand::CorruptsAnswers => {
                 if let Some(shard) = self.objects.live(Bucket::Shards).first() {
                     self.objects.create(Bucket::Answers, &shard.meta.name, "{\"half a".into()).await.ok();
@@ -315,7 +320,7 @@ impl World {
                 Bucket::Shards => Leg::Generator,
                 Bucket::Answers | Bucket::State => Leg::Loader,
             };
-            *self.delivered.lock().unwrap().entry(event.name.clone()).or_default() += 1;
+            *self.delivered.lock().expect("a panic ends the test").entry(event.name.clone()).or_default() += 1;
             let (_, node) = self.pick(leg);
             let verdict = timeout(PUSH_DEADLINE, node.handle(&event)).await;
             let acknowledged = match verdict {
@@ -340,9 +345,9 @@ impl World {
     }
 
     /// A process of the leg; a dead one is replaced first.
-    fn pick(self: &Arc<Self>, leg: Leg) -> (Arc<Process>, Arc<Node>) {
+    fn pick(self: &Arc<Self>, leg: Leg) -> Running {
         let slot = (leg, self.chance.below(PROCESSES));
-        let mut nodes = self.nodes.lock().unwrap();
+        let mut nodes = self.nodes.lock().expect("a panic ends the test");
         match nodes.get(&slot) {
             Some((process, node)) if !process.is_dead() && !process.is_leaving() => (process.clone(), node.clone()),
             _ => {
@@ -355,14 +360,14 @@ impl World {
 
     /// SIGTERM.
     pub(crate) fn stop(&self, process: &Arc<Process>) {
-        let nodes = self.nodes.lock().unwrap();
+        let nodes = self.nodes.lock().expect("a panic ends the test");
         let node = nodes.values().find(|(at, _)| Arc::ptr_eq(at, process)).map(|(_, node)| node.clone());
         if let Some(node) = node.filter(|_| !process.is_leaving()) {
             process.leave(async move { node.drain().await });
         }
     }
 
-    fn start(self: &Arc<Self>, leg: Leg, slot: u64) -> (Arc<Process>, Arc<Node>) {
+    fn start(self: &Arc<Self>, leg: Leg, slot: u64) -> Running {
         let process = Process::new(self.clone(), leg);
         let skew = if self.setup.skewed && slot == 0 { Duration::from_secs(600) } else { Duration::ZERO };
         let clock = Clock::starting_at(self.clock.now() + skew);
@@ -380,7 +385,7 @@ impl World {
                 let settings =
                     Settings { max_in_flight: 20, shards_admitted: 6, rows_per_checkpoint, ..Settings::default() };
                 let generator = Generator::new(objects, Arc::new(NodeModel(process.clone())), clock, chance, settings);
-                self.meters.lock().unwrap().push(generator.meter());
+                self.meters.lock().expect("a panic ends the test").push(generator.meter());
                 Node::Generator(generator)
             }
             Leg::Loader => Node::Loader(Loader::new(objects, records, Arc::new(NodeNotice(process.clone())), clock, 4)),
@@ -390,7 +395,7 @@ impl World {
 
     /// A fault was met: notes it, and what it may waste.
     pub(crate) fn met(&self, kind: &str, fault: Fault, process: &Process) {
-        self.log.lock().unwrap().push(format!("{} {kind}: {fault:?}", self.clock.now()));
+        self.log.lock().expect("a panic ends the test").push(format!("{} {kind}: {fault:?}", self.clock.now()));
         let about =
             |what: &str| kind.starts_with("generator") && kind.ends_with(what) && process.asked.load(Relaxed) > 0;
         let in_flight = process.in_flight.load(Relaxed);
@@ -431,11 +436,16 @@ impl World {
     }
 
     pub(crate) fn announce(&self, ended: &Ended) {
-        self.notices.lock().unwrap().entry(ended.run.run.clone()).or_default().insert(ended.event_id.clone());
+        self.notices
+            .lock()
+            .expect("a panic ends the test")
+            .entry(ended.run.run.clone())
+            .or_default()
+            .insert(ended.event_id.clone());
     }
 
     pub(crate) fn violate(&self, what: String) {
-        self.violation.lock().unwrap().get_or_insert(what);
+        self.violation.lock().expect("a panic ends the test").get_or_insert(what);
     }
 
     fn report(&self) -> Report {
@@ -444,11 +454,17 @@ impl World {
         Report {
             trace: self.faults.trace(),
             paid: bill.paid,
-            collapsed: self.meters.lock().unwrap().iter().map(|meter| meter.collapsed.load(Relaxed)).sum(),
+            collapsed: self
+                .meters
+                .lock()
+                .expect("a panic ends the test")
+                .iter()
+                .map(|meter| meter.collapsed.load(Relaxed))
+                .sum(),
             by_script: bill.by_script,
             runs: self.records.look(|all| all.runs.iter().map(|(run, row)| (run.clone(), state(row))).collect()),
             ended: self.clock.now(),
-            log: self.log.lock().unwrap().clone(),
+            log: self.log.lock().expect("a panic ends the test").clone(),
             failures: self.records.look(|all| {
                 let mut reasons = BTreeMap::new();
                 all.failures.values().for_each(|row| *reasons.entry(row.reason.clone()).or_default() += 1);

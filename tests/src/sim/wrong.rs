@@ -65,8 +65,14 @@ pub(super) async fn after_create(process: &Arc<Process>, bucket: Bucket, name: &
     if !process.is(Wrong::PlanBeforeOpen) || kind(bucket, name) != "plans" || process.is_dead() {
         return;
     }
-    let later: Vec<String> =
-        process.memory.lock().unwrap().iter().filter(|line| line.starts_with("later ")).cloned().collect();
+    let later: Vec<String> = process
+        .memory
+        .lock()
+        .expect("a panic ends the test")
+        .iter()
+        .filter(|line| line.starts_with("later "))
+        .cloned()
+        .collect();
     for line in later {
         if let Some((name, body)) = line.trim_start_matches("later ").split_once('\n') {
             process.world.objects.create(Bucket::State, name, Bytes::from(body.to_owned())).await.ok();
@@ -99,7 +105,7 @@ pub(super) fn after_read(process: &Arc<Process>, bucket: Bucket, name: &str, fou
 
 /// Remembers what the last load of a run was.
 pub(super) fn after_load(process: &Arc<Process>, run: &RunId, totals: bool, loaded: &Result<Loaded, RecordsError>) {
-    let mut memory = process.memory.lock().unwrap();
+    let mut memory = process.memory.lock().expect("a panic ends the test");
     memory.remove(&format!("totals {run}"));
     memory.remove(&format!("already {run}"));
     if totals {
