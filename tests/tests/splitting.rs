@@ -1,0 +1,66 @@
+//! The law of the splitter: no row is lost or doubled, whatever the size of the file and of the shards.
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use serde_json::json;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use tasuki_relay::clock::{Chance, Clock};
+use tasuki_relay::names::{self, Bucket};
+use tasuki_relay::ports::{Event, Objects, RowFault, SourceRow, Verdict};
+use tasuki_relay::record::{Content, Header, ShardLine, Totals, decode};
+use tasuki_splitter::{Settings, Splitter};
+use tasuki_tests::memory::records::MemoryRecords;
+use tasuki_tests::memory::{MemoryObjects, MemoryRows};
+
+/// A key of few, or a row that is none.
+fn source() -> impl Strategy<Value = Vec<Option<u8>>> {
+    proptest::collection::vec(proptest::option::weighted(0.9, 0..60u8), 0..120)
+}
+
+async fn split(rows: &[Option<u8>], rows_per_shard: u32) -> Vec<(Header, Vec<ShardLine>)> {
+    let clock = Clock::system();
+    let objects = Arc::new(MemoryObjects::new(clock.clone()));
+    let pipeline = format!(
+        "name = \"p\"\nkey = \"id\"\n[prompt]\ntemplate = \"{{{{ id }}}}\"\n[answer.x]\ntype = \"string\"\n\
+         [run]\nrows_per_shard = {rows_per_shard}\n[target]\ntable = \"t\"\n"
+    );
+    objects.create(Bucket::State, &names::pipeline("p"), pipeline.into()).await.expect("new");
+    let file = objects.create(Bucket::Inbox, "p/a.jsonl", Bytes::from_static(b"the rows come from memory")).await.expect("new");
+    let source = rows.iter().map(|row| SourceRow {
+        place: "line".into(),
+        row: match row {
+            Some(key) => Ok(json!({"id": format!("k{key}")}).as_object().expect("an object").clone()),
+            None => Err(RowFault { reason: "bad_json", message: "no JSON".into(), key: None }),
+        },
+    });
+    let rows = Arc::new(MemoryRows::new(source.collect()));
+    let records = Arc::new(MemoryRecords::new(clock.clone()));
+    let splitter = Splitter::new(objects.clone(), rows, records, clock, Chance::seeded(1), Settings::default());
+    let event = Event { bucket: Bucket::Inbox, name: "p/a.jsonl".into(), generation: file.generation };
+    assert_eq!(splitter.handle(&event).await, Verdict::Done);
+    objects.live(Bucket::Shards).iter().map(|shard| decode(&shard.body).expect("shards are whole")).collect()
+}
+
+proptest! {
+    #[test]
+    fn sharding_loses_and_doubles_no_row(rows in source(), rows_per_shard in 1..40u32) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        let shards = runtime.block_on(split(&rows, rows_per_shard));
+        let lines: Vec<&ShardLine> = shards.iter().flat_map(|(_, lines)| lines).collect();
+        prop_assert_eq!(lines.iter().map(|line| line.ordinal).collect::<Vec<_>>(), (0..rows.len() as u64).collect::<Vec<_>>());
+        for (header, lines) in &shards {
+            prop_assert_eq!((header.first, header.rows), (lines.first().map_or(0, |line| line.ordinal), lines.len() as u64));
+            prop_assert!(lines.len() <= rows_per_shard as usize);
+        }
+        let totals: Vec<Totals> = shards.iter().filter_map(|(header, _)| header.totals).collect();
+        prop_assert_eq!(totals, vec![Totals { shards: shards.len() as u64, rows: rows.len() as u64 }]);
+        prop_assert!(shards.last().is_some_and(|(header, _)| header.totals.is_some()), "the last shard has the totals");
+
+        let mut seen = BTreeSet::new();
+        for (row, line) in rows.iter().zip(lines) {
+            let is_first = row.is_some_and(|key| seen.insert(key));
+            prop_assert_eq!(is_first, matches!(line.content, Content::Row(_)), "the first row of a key is asked, no other");
+        }
+    }
+}
