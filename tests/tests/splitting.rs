@@ -26,7 +26,10 @@ async fn split(rows: &[Option<u8>], rows_per_shard: u32) -> Vec<(Header, Vec<Sha
          [run]\nrows_per_shard = {rows_per_shard}\n[target]\ntable = \"t\"\n"
     );
     objects.create(Bucket::State, &names::pipeline("p"), pipeline.into()).await.expect("new");
-    let file = objects.create(Bucket::Inbox, "p/a.jsonl", Bytes::from_static(b"the rows come from memory")).await.expect("new");
+    let file = objects
+        .create(Bucket::Inbox, "p/a.jsonl", Bytes::from_static(b"the rows come from memory"))
+        .await
+        .expect("new");
     let source = rows.iter().map(|row| SourceRow {
         place: "line".into(),
         row: match row {

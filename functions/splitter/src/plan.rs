@@ -16,6 +16,9 @@ const SHARDS_AIMED: u64 = 20_000;
 /// gzip makes rows of text about so many times smaller.
 const GZIP_FACTOR: u64 = 5;
 
+/// How like an absent column's name another must be to be named, in thousandths.
+const LIKE: u32 = 850;
+
 /// Why a plan is not made as asked for.
 enum Not {
     /// The run is refused: a person must mend something.
@@ -127,16 +130,22 @@ impl Splitter {
         if absent.is_empty() || seen.is_empty() {
             return Ok(()); // no usable row at all: each fails with its own reason
         }
-        let list = |names: &mut dyn Iterator<Item = &str>| {
-            names.map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ")
-        };
+        let absent: Vec<String> = absent.into_iter().map(|column| describe(column, &seen)).collect();
         Err(Not::Refused(format!(
-            "the pipeline needs the column{} {}, absent from the first {looked_at} rows, which have {}: mend the pipeline or the file",
-            if absent.len() == 1 { "" } else { "s" },
-            list(&mut absent.iter().copied()),
-            list(&mut seen.iter().map(String::as_str).take(50)),
+            "no row among the first {looked_at} has {}: mend the pipeline or the file (the first line of a CSV file names its columns)",
+            absent.join(", nor "),
         )))
     }
+}
+
+/// An absent column, and the one that may be meant. Others are not listed: the first line of a CSV file without a header is a
+/// row, and no row's text goes into a message.
+fn describe(absent: &str, seen: &BTreeSet<String>) -> String {
+    let likeness =
+        |column: &&String| (strsim::jaro_winkler(&column.to_lowercase(), &absent.to_lowercase()) * 1_000.0) as u32;
+    let nearest = seen.iter().max_by_key(likeness).filter(|column| likeness(column) >= LIKE);
+    let hint = nearest.map(|column| format!(" (it has {column:?})")).unwrap_or_default();
+    format!("the column {absent:?}{hint}, which the pipeline needs")
 }
 
 /// Rows of a shard where the pipeline does not say: small files in shards of 100, large ones in about 20,000 shards.
