@@ -182,7 +182,8 @@ impl Job<'_> {
     /// Refusals name the dropped copy; the user knows the file by another name.
     fn in_the_users_words(&self, why: &str, run: &Run) -> String {
         let file = run.input.rsplit('/').next().unwrap_or(&run.input);
-        why.replace(&run.input, &self.called).replace(file, &self.called)
+        let why = why.replace(&run.input, &self.called).replace(file, &self.called);
+        if why.contains(&self.called) { why } else { format!("{}: {why}", self.called) }
     }
 }
 

@@ -76,9 +76,12 @@ pub(crate) async fn serve(dir: &Path, args: cli::Serve) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// The pipelines of a folder by their names, and everything that is wrong with its files.
-fn read(dir: &Path) -> Result<(BTreeMap<String, (PathBuf, String)>, Vec<String>)> {
-    let (mut pipelines, mut problems) = (BTreeMap::<String, (PathBuf, String)>::new(), Vec::new());
+/// The file and the text of each pipeline, by its name.
+type Pipelines = BTreeMap<String, (PathBuf, String)>;
+
+/// The pipelines of a folder, and everything that is wrong with its files.
+fn read(dir: &Path) -> Result<(Pipelines, Vec<String>)> {
+    let (mut pipelines, mut problems) = (Pipelines::new(), Vec::new());
     let entries = fs::read_dir(dir).with_context(|| format!("{}: the pipelines cannot be read", dir.display()))?;
     let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
     files.retain(|file| file.extension().is_some_and(|end| end == "toml") && file.is_file());
@@ -112,7 +115,7 @@ struct Server {
 }
 
 impl Server {
-    async fn store(&mut self, pipelines: BTreeMap<String, (PathBuf, String)>) -> Result<()> {
+    async fn store(&mut self, pipelines: Pipelines) -> Result<()> {
         for (name, (_, text)) in pipelines {
             if self.stored.get(&name) != Some(&text) {
                 drive::store_pipeline(&self.home, &name, &text).await?;
