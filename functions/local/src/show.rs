@@ -11,6 +11,8 @@ use std::time::Duration;
 
 /// Width of a table that goes to a file or a pipe.
 const WIDTH: u16 = 120;
+/// A terminal that says it is narrower is not one that a person looks at: some say 0.
+const WIDTH_MIN: u16 = 20;
 
 /// 1234567 as 1,234,567.
 pub(crate) fn number(number: u64) -> String {
@@ -41,7 +43,7 @@ pub(crate) fn table(head: Vec<String>, rows: impl IntoIterator<Item = Vec<String
         .load_style(UTF8_HORIZONTAL_ONLY.row_separator(LineStyle::none()))
         .set_content_arrangement(ContentArrangement::Dynamic)
         .set_header(head);
-    if table.width().is_none() {
+    if table.width().is_none_or(|width| width < WIDTH_MIN) {
         table.set_width(WIDTH);
     }
     for row in rows {

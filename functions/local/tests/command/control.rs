@@ -84,3 +84,19 @@ async fn a_retry_asks_the_failed_rows_only_and_its_answers_are_as_old_as_the_fil
     let nothing = desk.tasuki(&["retry", retry["run"].as_str().unwrap()]).await;
     assert!(nothing.code == Some(0) && nothing.out.contains("nothing to retry"), "{nothing:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_reads_rows_that_were_thought_unchanged_from_the_file() {
+    let desk = Desk::new().with_rows(5, "only_changed = true");
+    assert_eq!(desk.run().await.code, Some(0));
+    assert_eq!(desk.tasuki(&[RUN, &["--again"]].concat()).await.code, Some(0));
+    let newest = desk.newest().await;
+    assert_eq!(newest["unchanged"], 5);
+    let run = newest["run"].as_str().unwrap();
+    let store = rusqlite::Connection::open(desk.path(".tasuki/tasuki.db")).unwrap();
+    let failure = "INSERT INTO Failures (run, ordinal, key, reason, message, attempts) VALUES (?, 3, '3', 'changed_meanwhile', '', 0)";
+    store.execute(failure, [run]).unwrap();
+    let retry = desk.tasuki(&["retry", run, "--json"]).await;
+    let told: Value = serde_json::from_str(&retry.out).unwrap();
+    assert_eq!((retry.code, &told["rows"]), (Some(0), &1.into()), "{retry:?}");
+}

@@ -89,3 +89,17 @@ async fn a_refused_key_stops_the_run_and_fails_no_row() {
     assert_eq!(done.code, Some(0), "{done:?}");
     assert_eq!(desk.newest().await["loaded"], 120);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_cannot_end_says_so_instead_of_waiting_for_ever() {
+    let (desk, server) = slow().await;
+    let run = desk.start(RUN);
+    until_called(&server, 100).await;
+    signal(&run, "-INT");
+    ended(run).await;
+    let shards = fs::read_dir(desk.path(".tasuki/shards")).unwrap().flatten().next().unwrap().path();
+    fs::write(shards.join("00000011.ndjson"), "junk").unwrap();
+    let done = desk.run().await;
+    assert_eq!(done.code, Some(1), "{done:?}");
+    assert!(done.err.contains("corrupt") && done.err.contains("tasuki cancel"), "{done:?}");
+}
