@@ -59,8 +59,8 @@ impl Progress {
                     bar.set_style(style(true));
                     bar.set_length(total);
                 }
-                bar.set_position(shown.done);
                 bar.set_message(text);
+                bar.set_position(shown.done);
             }
             None if now.duration_since(self.lined) >= LINE_EVERY && shown != self.last => {
                 (self.lined, self.last) = (now, shown);
@@ -105,21 +105,17 @@ fn style(with_total: bool) -> ProgressStyle {
 }
 
 fn text(shown: &Shown, rate: f64) -> String {
-    let mut text = format!(
-        "{} failed, {} rows/s, {} in flight",
-        number(shown.failed),
-        number(rate.round() as u64),
-        number(shown.in_flight)
-    );
+    let mut text = format!("{} failed, {} rows/s", number(shown.failed), number(rate.round() as u64));
+    if let Some(total) = shown.total.filter(|total| rate > 0.0 && *total > shown.done) {
+        let left = Duration::from_secs_f64(((total - shown.done) as f64 / rate).min(1e9));
+        text += &format!(", {} left", HumanDuration(left));
+    }
+    text += &format!(", {} in flight", number(shown.in_flight));
     if shown.tokens != (0, 0) {
         text += &format!(", {} + {} tokens", number(shown.tokens.0), number(shown.tokens.1));
     }
     if shown.busy > 0 {
         text += &format!(", {} times turned away", number(shown.busy));
-    }
-    if let Some(total) = shown.total.filter(|total| rate > 0.0 && *total > shown.done) {
-        let left = Duration::from_secs_f64(((total - shown.done) as f64 / rate).min(1e9));
-        text += &format!(", {} left", HumanDuration(left));
     }
     text
 }
@@ -131,7 +127,7 @@ mod tests {
     #[test]
     fn the_text_says_what_there_is_to_say() {
         let shown = Shown { done: 50, total: Some(1_050), failed: 2, in_flight: 1_200, busy: 0, tokens: (10, 20) };
-        assert_eq!(text(&shown, 10.0), "2 failed, 10 rows/s, 1,200 in flight, 10 + 20 tokens, 2 minutes left");
+        assert_eq!(text(&shown, 10.0), "2 failed, 10 rows/s, 2 minutes left, 1,200 in flight, 10 + 20 tokens");
         assert_eq!(text(&Shown::default(), 0.0), "0 failed, 0 rows/s, 0 in flight");
     }
 }

@@ -309,7 +309,9 @@ impl Drive {
         let news = match why {
             Why::Systemic(what) => News::Stopped(what.clone()),
             Why::Unconfirmed(what) => News::Waiting(what.clone()),
-            Why::Spent => News::Waiting("the model keeps failing: its rows are asked again".to_owned()),
+            Why::Spent => {
+                News::Waiting("the model keeps failing, or cannot be reached: its rows are asked again".to_owned())
+            }
             Why::LiveClaim | Why::Full | Why::Stopping | Why::LostClaim => return,
         };
         let _ = self.tell.send(news);

@@ -11,13 +11,15 @@ use std::time::Duration;
 
 /// Width of a table that goes to a file or a pipe.
 const WIDTH: u16 = 120;
+/// A terminal that says it is narrower is not one that a person looks at: some say 0.
+const WIDTH_MIN: u16 = 20;
 
 /// 1234567 as 1,234,567.
 pub(crate) fn number(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -41,7 +43,7 @@ pub(crate) fn table(head: Vec<String>, rows: impl IntoIterator<Item = Vec<String
         .load_style(UTF8_HORIZONTAL_ONLY.row_separator(LineStyle::none()))
         .set_content_arrangement(ContentArrangement::Dynamic)
         .set_header(head);
-    if table.width().is_none() {
+    if table.width().is_none_or(|width| width < WIDTH_MIN) {
         table.set_width(WIDTH);
     }
     for row in rows {

@@ -6,6 +6,7 @@ use crate::home::{Home, Lock};
 use crate::model::Chosen;
 use crate::progress::{DRAW_EVERY, Progress, Shown};
 use crate::relay::{News, Plan, Relay};
+use crate::show::number;
 use crate::signals::Stop;
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeSet;
@@ -14,7 +15,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tasuki_relay::names::{self, Bucket, RunId};
 use tasuki_relay::pipeline::Pipeline;
-use tasuki_relay::ports::{Meta, Objects, ObjectsError};
+use tasuki_relay::ports::{Objects, RunState};
 use tasuki_relay::record::{Header, Totals};
 use tasuki_relay::stand_in::StandIn;
 use tokio::time::{MissedTickBehavior, interval};
@@ -66,73 +67,60 @@ impl Job<'_> {
 
     async fn drive(self, lock: Lock, stop: Stop) -> Result<Exit> {
         store_pipeline(&self.home, &self.pipeline.name, self.pipeline_text).await?;
-        let (run, _) = match self.drop_file(false).await? {
-            (_, found) if self.again && found.is_ended() => self.drop_file(true).await?,
-            dropped => dropped,
-        };
-        let found = runs::one(&self.home, &run).await?;
+        let found = self.begin().await?;
         if found.is_ended() {
             self.summary(&found).already().await?;
-            return self.end(&found).await;
+            return Ok(self.end(&found));
         }
-        self.greet(&run);
+        eprintln!("run {}: {} with pipeline {}", found.run, self.called, self.pipeline.name);
+        if self.chosen.stand_in {
+            eprintln!("{}", StandIn::NOTE);
+        }
         let plan = Plan {
-            only: Some(run.clone()),
+            only: Some(found.run.clone()),
             max_in_flight: self.pipeline.run.max_in_flight as usize,
             rows_per_shard: self.pipeline.run.rows_per_shard,
         };
         let started = self.home.clock.instant();
-        let before = found.counts().rows();
         let relay = Relay::start(&self.home, lock, self.chosen.model.clone(), plan)?;
-        let end = to_its_end(&self.home, relay, &run, stop).await?;
-        self.report(&run, end, before, started.elapsed()).await
+        let end = to_its_end(&self.home, relay, &found.run, stop).await?;
+        self.report(&found, end, started.elapsed()).await
     }
 
     /// Another process serves the folder: it gets the file, and is followed.
     async fn hand_over(self, stop: Stop) -> Result<Exit> {
-        let name = names::pipeline(&self.pipeline.name);
-        let stored = self.home.objects.read(Bucket::State, &name, None).await?;
+        let (dir, name) = (self.home.dir.display(), &self.pipeline.name);
+        let stored = self.home.objects.read(Bucket::State, &names::pipeline(name), None).await?;
         if stored.is_none_or(|stored| stored.body != self.pipeline_text.as_bytes()) {
             bail!(
-                "`tasuki serve` works in {} with {} pipeline {}: put this file into its --pipelines folder first",
-                self.home.dir.display(),
-                "another version of the",
-                self.pipeline.name
+                "`tasuki serve` works in {dir} and has another pipeline {name}, or none: put this one into its --pipelines folder first"
             );
         }
-        let (run, _) = match self.drop_file(false).await? {
-            (_, found) if self.again && found.is_ended() => self.drop_file(true).await?,
-            dropped => dropped,
-        };
-        let found = runs::one(&self.home, &run).await?;
+        let found = self.begin().await?;
         if found.is_ended() {
             self.summary(&found).already().await?;
-            return self.end(&found).await;
+            return Ok(self.end(&found));
         }
-        eprintln!("`tasuki serve` works in {}: it got the file, and is followed here", self.home.dir.display());
+        eprintln!("`tasuki serve` works in {dir}: it gets the file as run {}, and is followed here", found.run);
         let started = self.home.clock.instant();
-        let end = follow(&self.home, &run, stop).await?;
-        self.report(&run, end, found.counts().rows(), started.elapsed()).await
+        let end = follow(&self.home, &found.run, stop).await?;
+        self.report(&found, end, started.elapsed()).await
     }
 
-    /// The run of the file, and how it stands.
-    async fn drop_file(&self, overwrite: bool) -> Result<(RunId, Run)> {
+    /// Drops the file; a finished run of it is replaced by a new one if that was asked for. Returns the run as it stands.
+    async fn begin(&self) -> Result<Run> {
+        let found = self.drop_file(false).await?;
+        if self.again && found.is_ended() { self.drop_file(true).await } else { Ok(found) }
+    }
+
+    async fn drop_file(&self, overwrite: bool) -> Result<Run> {
         let (pipeline, suffix) = (self.pipeline.name.clone(), self.suffix);
         let name_of = move |hash: &str| format!("{pipeline}/{}{suffix}", &hash[..NAME_DIGITS]);
-        let objects = &self.home.objects;
-        let dropped =
-            objects.create_from_file(Bucket::Inbox, self.source, self.pipeline_text.as_bytes(), name_of, overwrite);
-        let meta: Meta = dropped.await.with_context(|| format!("{} cannot be copied", self.called))?;
-        let run = runs::run_of(&meta);
+        let salt = self.pipeline_text.as_bytes();
+        let dropped = self.home.objects.create_from_file(Bucket::Inbox, self.source, salt, name_of, overwrite).await;
+        let run = runs::run_of(&dropped.with_context(|| format!("{} cannot be copied", self.called))?);
         self.home.note(&run, &self.called, &self.resume);
-        Ok((run.clone(), runs::one(&self.home, &run).await?))
-    }
-
-    fn greet(&self, run: &RunId) {
-        eprintln!("run {run}: {} with pipeline {}", self.called, self.pipeline.name);
-        if self.chosen.stand_in {
-            eprintln!("{}", StandIn::NOTE);
-        }
+        runs::one(&self.home, &run).await
     }
 
     fn summary<'a>(&'a self, run: &'a Run) -> summary::Summary<'a> {
@@ -146,43 +134,41 @@ impl Job<'_> {
         }
     }
 
-    async fn report(&self, run: &RunId, end: End, before: u64, took: Duration) -> Result<Exit> {
-        let found = runs::one(&self.home, run).await?;
+    /// Tells how it ended; `before` is the run as this command found it.
+    async fn report(&self, before: &Run, end: End, took: Duration) -> Result<Exit> {
+        let found = runs::one(&self.home, &before.run).await?;
         if let End::NotDone(why) = end {
-            let counts = found.counts();
             eprintln!("{why}");
-            eprintln!(
-                "{} rows are loaded or failed by now; nothing is lost. Go on with:\n  {}",
-                counts.rows(),
-                self.resume
-            );
+            let rows = number(found.counts().rows());
+            eprintln!("{rows} rows are loaded or failed by now; nothing is lost. Go on with:\n  {}", self.resume);
             if self.json {
                 self.summary(&found).json().await?;
             }
             return Ok(Exit::NotDone);
         }
-        self.summary(&found).show(Some((found.counts().rows().saturating_sub(before), took))).await?;
-        self.end(&found).await
+        let rows = found.counts().rows().saturating_sub(before.counts().rows());
+        self.summary(&found).show(Some((rows, took))).await?;
+        Ok(self.end(&found))
     }
 
-    async fn end(&self, run: &Run) -> Result<Exit> {
-        Ok(match run.state {
-            "COMPLETE" if run.counts().failed > 0 => Exit::WithFailures,
-            "COMPLETE" => Exit::Done,
-            _ => {
-                if run.state == "FAILED" {
-                    let why = run.refused.as_deref().unwrap_or("no reason is known");
-                    eprintln!("tasuki: {}", self.in_the_users_words(why, run));
-                }
+    fn end(&self, run: &Run) -> Exit {
+        match run.row.as_ref().map(|row| row.state) {
+            Some(RunState::Complete) if run.counts().failed > 0 => Exit::WithFailures,
+            Some(RunState::Complete) => Exit::Done,
+            Some(RunState::Failed) => {
+                let why = run.refused.as_deref().unwrap_or("no reason is known");
+                eprintln!("tasuki: {}", self.in_the_users_words(why, run));
                 Exit::NotDone
             }
-        })
+            Some(RunState::Running | RunState::Cancelled) | None => Exit::NotDone,
+        }
     }
 
     /// Refusals name the dropped copy; the user knows the file by another name.
     fn in_the_users_words(&self, why: &str, run: &Run) -> String {
         let file = run.input.rsplit('/').next().unwrap_or(&run.input);
-        why.replace(&run.input, &self.called).replace(file, &self.called)
+        let why = why.replace(&run.input, &self.called).replace(file, &self.called);
+        if why.contains(&self.called) { why } else { format!("{}: {why}", self.called) }
     }
 }
 
@@ -192,12 +178,7 @@ pub(crate) async fn store_pipeline(home: &Home, pipeline: &str, text: &str) -> R
     match home.objects.read(Bucket::State, &name, None).await? {
         Some(stored) if stored.body == body => (),
         Some(stored) => drop(home.objects.replace(Bucket::State, &name, body, stored.meta.generation).await?),
-        None => match home.objects.create(Bucket::State, &name, body).await {
-            Ok(_) => (),
-            Err(error @ (ObjectsError::Precondition | ObjectsError::Denied(_) | ObjectsError::Unknown(_))) => {
-                return Err(error).with_context(|| format!("pipeline {pipeline} cannot be stored"));
-            }
-        },
+        None => drop(home.objects.create(Bucket::State, &name, body).await?),
     }
     Ok(())
 }
@@ -223,7 +204,7 @@ pub(crate) async fn to_its_end(home: &Home, mut relay: Relay, run: &RunId, mut s
             }
             _ = ticks.tick() => {
                 let row = reader.run(run)?;
-                if row.as_ref().is_some_and(|row| row.state != tasuki_relay::ports::RunState::Running) {
+                if row.as_ref().is_some_and(|row| row.state != RunState::Running) {
                     break End::Ended;
                 }
                 let counts = row.map(|row| row.counts).unwrap_or_default();
@@ -249,7 +230,7 @@ pub(crate) async fn to_its_end(home: &Home, mut relay: Relay, run: &RunId, mut s
     };
     relay.stop().await;
     // What ended while it stopped is not "not done".
-    let ended = reader.run(run)?.is_some_and(|row| row.state != tasuki_relay::ports::RunState::Running);
+    let ended = reader.run(run)?.is_some_and(|row| row.state != RunState::Running);
     Ok(if ended { End::Ended } else { end })
 }
 
@@ -264,7 +245,7 @@ async fn follow(home: &Home, run: &RunId, mut stop: Stop) -> Result<End> {
             _ = ticks.tick() => (),
         }
         if let Some(row) = reader.run(run)? {
-            if row.state != tasuki_relay::ports::RunState::Running {
+            if row.state != RunState::Running {
                 return Ok(End::Ended);
             }
             let counts = row.counts;

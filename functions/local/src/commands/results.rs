@@ -35,9 +35,7 @@ pub(crate) async fn results(dir: &Path, args: cli::Rows) -> Result<Exit> {
     match args.format {
         Format::Table => table(&home, &run, &pipeline, args.limit.unwrap_or(TABLE_ROWS))?,
         Format::Jsonl | Format::Csv => {
-            if stream(&home, &run, &pipeline, args.format, args.limit.unwrap_or(u64::MAX))? {
-                eprintln!("{}", StandIn::NOTE);
-            }
+            stream(&home, &run, &pipeline, args.format, args.limit.unwrap_or(u64::MAX))?;
         }
     }
     Ok(Exit::Done)
@@ -91,8 +89,8 @@ fn head(pipeline: &Pipeline) -> impl Iterator<Item = String> {
     std::iter::once(pipeline.key.clone()).chain(pipeline.answer.iter().map(|column| column.name.clone()))
 }
 
-/// For programs; true when an answer is the stand-in's.
-fn stream(home: &Home, run: &Run, pipeline: &Pipeline, format: Format, limit: u64) -> Result<bool> {
+/// For programs. That an answer is the stand-in's is said on stderr, before the first of them.
+fn stream(home: &Home, run: &Run, pipeline: &Pipeline, format: Format, limit: u64) -> Result<()> {
     let (mut out, mut csv) = match format {
         Format::Csv => (None, Some(csv::Writer::from_writer(stdout().lock()))),
         Format::Table | Format::Jsonl => (Some(BufWriter::new(stdout().lock())), None),
@@ -102,7 +100,9 @@ fn stream(home: &Home, run: &Run, pipeline: &Pipeline, format: Format, limit: u6
     }
     let (mut written, mut stand_in) = (Ok(()), false);
     home.reader().results(pipeline, Some(&run.run), limit, |row| {
-        stand_in |= row.model == StandIn::MODEL;
+        if row.model == StandIn::MODEL && !std::mem::replace(&mut stand_in, true) {
+            eprintln!("{}", StandIn::NOTE);
+        }
         written = match (&mut out, &mut csv) {
             (Some(out), _) => show::json_line(out, &ResultLine { key: &pipeline.key, row: &row }),
             (None, Some(csv)) => csv.write_record(show::result_fields(&row)).map_err(Into::into),
@@ -112,6 +112,5 @@ fn stream(home: &Home, run: &Run, pipeline: &Pipeline, format: Format, limit: u6
     })?;
     written?;
     out.as_mut().map_or(Ok(()), Write::flush)?;
-    csv.as_mut().map_or(Ok(()), csv::Writer::flush)?;
-    Ok(stand_in)
+    Ok(csv.as_mut().map_or(Ok(()), csv::Writer::flush)?)
 }

@@ -8,15 +8,16 @@ use crate::home::Home;
 use crate::model;
 use crate::show;
 use anyhow::{Context, Result, bail};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufWriter, Write, stdout};
 use std::path::{Path, PathBuf};
 use tasuki_relay::names::{self, Bucket, ShardId, ShardIndex};
 use tasuki_relay::pipeline::Pipeline;
-use tasuki_relay::ports::Objects;
-use tasuki_relay::record::{self, Content, Header, Parent, ShardLine};
+use tasuki_relay::ports::{Meta, Objects, Rows};
+use tasuki_relay::record::{self, Content, Header, Input, Parent, Plan, ShardLine};
+use tasuki_relay::rows::ObjectRows;
 
 pub(crate) async fn retry(dir: &Path, args: cli::Retry) -> Result<Exit> {
     let home = Home::existing(dir)?;
@@ -72,7 +73,7 @@ async fn write_rows(home: &Home, run: &Run, file: &Path) -> Result<u64> {
     let named = || file.display().to_string();
     let mut out = BufWriter::new(File::create(file).with_context(named)?);
     show::json_line(&mut out, &Parent { parent: run.run.clone() })?;
-    let mut rows = 0;
+    let (mut rows, mut elsewhere) = (0, BTreeSet::new());
     for (shard, ordinals) in shards {
         let id = ShardId { run: run.run.clone(), shard: ShardIndex(u32::try_from(shard)?) };
         let object = home.objects.read(Bucket::Shards, &id.object(), None).await?;
@@ -80,14 +81,40 @@ async fn write_rows(home: &Home, run: &Run, file: &Path) -> Result<u64> {
             object.with_context(|| format!("shard {id} is gone, and its rows with it: drop the file again"))?;
         let (_, lines) = record::decode::<Header, ShardLine>(&object.body).with_context(|| format!("shard {id}"))?;
         for line in lines.iter().filter(|line| ordinals.contains(&line.ordinal)) {
-            if let Content::Row(row) = &line.content {
-                show::json_line(&mut out, &json!({ "ordinal": line.ordinal, "row": row }))?;
-                rows += 1;
+            match &line.content {
+                Content::Row(row) => {
+                    show::json_line(&mut out, &json!({ "ordinal": line.ordinal, "row": row }))?;
+                    rows += 1;
+                }
+                // A shard has no row that was thought unchanged: the file has.
+                Content::Unchanged(_) => drop(elsewhere.insert(line.ordinal)),
+                Content::Failed(_) => (),
             }
+        }
+    }
+    if !elsewhere.is_empty() {
+        for (ordinal, row) in from_the_file(home, &plan, elsewhere).await? {
+            show::json_line(&mut out, &json!({ "ordinal": ordinal, "row": row }))?;
+            rows += 1;
         }
     }
     out.flush().with_context(named)?;
     Ok(rows)
+}
+
+/// These rows of the run's file.
+async fn from_the_file(home: &Home, plan: &Plan, wanted: BTreeSet<u64>) -> Result<Vec<(u64, Map<String, Value>)>> {
+    let Input { name, generation, size } = plan.input.clone();
+    let meta = Meta { name, generation, created: plan.run_time, size };
+    let mut source = ObjectRows::new(home.objects.clone()).open(&meta).await?;
+    let (mut found, mut ordinal) = (Vec::new(), 0);
+    while let Some(batch) = source.next().await? {
+        for row in batch {
+            found.extend(row.row.ok().filter(|_| wanted.contains(&ordinal)).map(|row| (ordinal, row)));
+            ordinal += 1;
+        }
+    }
+    Ok(found)
 }
 
 /// A file that goes when this does.

@@ -14,9 +14,9 @@ use std::fs::{self, File};
 use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
-use tasuki_relay::names::{self, Bucket};
+use tasuki_relay::names::{self, Bucket, Dropped};
 use tasuki_relay::pipeline::Pipeline;
-use tasuki_relay::ports::{Ended, Meta, Objects, RunState};
+use tasuki_relay::ports::{Ended, Meta, Objects};
 use tasuki_relay::stand_in::StandIn;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -43,7 +43,13 @@ pub(crate) async fn serve(dir: &Path, args: cli::Serve) -> Result<Exit> {
         Err(holder) => bail!("{} is in use by {holder}: wait until it is done, or stop it", dir.display()),
     };
     let mut stop = Stop::listen().context("signals cannot be listened for")?;
-    let mut server = Server { home: home.clone(), dir: args.pipelines, stored: BTreeMap::new(), told: BTreeSet::new() };
+    let mut server = Server {
+        home: home.clone(),
+        dir: args.pipelines,
+        stored: BTreeMap::new(),
+        told: BTreeSet::new(),
+        stopped: None,
+    };
     server.store(pipelines).await?;
     let plan = Plan { only: None, max_in_flight: MAX_IN_FLIGHT as usize, rows_per_shard: None };
     let mut relay = Relay::start(&home, lock, chosen.model, plan)?;
@@ -59,12 +65,12 @@ pub(crate) async fn serve(dir: &Path, args: cli::Serve) -> Result<Exit> {
         tokio::select! {
             () = stop.asked() => break,
             news = relay.news.recv() => match news {
-                Some(news) => server.tell(news)?,
+                Some(news) => server.tell(news),
                 None => break,
             },
             _ = ticks.tick() => {
-                server.reload().await?;
-                for meta in server.whole(&mut watch).await? {
+                server.reload().await;
+                for meta in server.whole(&mut watch).await {
                     relay.announce(meta.name, meta.generation);
                 }
             }
@@ -76,9 +82,12 @@ pub(crate) async fn serve(dir: &Path, args: cli::Serve) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// The pipelines of a folder by their names, and everything that is wrong with its files.
-fn read(dir: &Path) -> Result<(BTreeMap<String, (PathBuf, String)>, Vec<String>)> {
-    let (mut pipelines, mut problems) = (BTreeMap::<String, (PathBuf, String)>::new(), Vec::new());
+/// The file and the text of each pipeline, by its name.
+type Pipelines = BTreeMap<String, (PathBuf, String)>;
+
+/// The pipelines of a folder, and everything that is wrong with its files.
+fn read(dir: &Path) -> Result<(Pipelines, Vec<String>)> {
+    let (mut pipelines, mut problems) = (Pipelines::new(), Vec::new());
     let entries = fs::read_dir(dir).with_context(|| format!("{}: the pipelines cannot be read", dir.display()))?;
     let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
     files.retain(|file| file.extension().is_some_and(|end| end == "toml") && file.is_file());
@@ -109,10 +118,12 @@ struct Server {
     stored: BTreeMap<String, String>,
     /// What was said already.
     told: BTreeSet<String>,
+    /// What stops the model now.
+    stopped: Option<String>,
 }
 
 impl Server {
-    async fn store(&mut self, pipelines: BTreeMap<String, (PathBuf, String)>) -> Result<()> {
+    async fn store(&mut self, pipelines: Pipelines) -> Result<()> {
         for (name, (_, text)) in pipelines {
             if self.stored.get(&name) != Some(&text) {
                 drive::store_pipeline(&self.home, &name, &text).await?;
@@ -127,43 +138,52 @@ impl Server {
     }
 
     /// Takes over what was edited. Where that is wrong, the version before counts.
-    async fn reload(&mut self) -> Result<()> {
-        match read(&self.dir) {
+    async fn reload(&mut self) {
+        let stored = match read(&self.dir) {
             Ok((pipelines, problems)) => {
                 problems.into_iter().for_each(|what| self.say(format!("{what}\n  the version before still counts")));
                 self.store(pipelines).await
             }
-            Err(error) => {
-                self.say(format!("{error:#}: the versions before still count"));
-                Ok(())
-            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = stored {
+            self.say(format!("{error:#}: the versions before still count"));
         }
     }
 
     /// The files that are to be split now.
-    async fn whole(&mut self, watch: &mut Watch) -> Result<Vec<Meta>> {
-        let listed = runs::list(&self.home, Bucket::Inbox, "").await?;
+    async fn whole(&mut self, watch: &mut Watch) -> Vec<Meta> {
         let mut whole = Vec::new();
-        for (dropped, meta) in watch.look(listed, self.home.clock.instant()) {
-            let (run, objects) = (runs::run_of(&meta), &self.home.objects);
-            let begun = objects.stat(Bucket::State, &names::plan(&run)).await?.is_some()
-                || objects.stat(Bucket::State, &names::open(&run)).await?.is_some();
-            if begun {
-                continue;
+        match runs::list(&self.home, Bucket::Inbox, "").await {
+            Ok(listed) => {
+                for (dropped, meta) in watch.look(listed, self.home.clock.instant()) {
+                    match self.is_wanted(&dropped, &meta).await {
+                        Ok(true) => whole.push(meta),
+                        Ok(false) => (),
+                        Err(error) => self.say(format!("{}: {error:#}: drop it again", meta.name)),
+                    }
+                }
             }
-            if objects.stat(Bucket::State, &names::pipeline(&dropped.pipeline)).await?.is_none() {
-                self.say(format!(
-                    "{}: there is no pipeline {}: put {}.toml into {}, and drop the file again",
-                    meta.name,
-                    dropped.pipeline,
-                    dropped.pipeline,
-                    self.dir.display()
-                ));
-            } else if !self.make_new(&meta) {
-                whole.push(meta);
+            Err(error) => self.say(format!("the inbox cannot be read: {error:#}")),
+        }
+        whole
+    }
+
+    /// Whether the file is to be split now: it was not yet, it has a pipeline, and it has its time.
+    async fn is_wanted(&mut self, dropped: &Dropped, meta: &Meta) -> Result<bool> {
+        let (run, objects) = (runs::run_of(meta), &self.home.objects);
+        for begun in [names::plan(&run), names::open(&run)] {
+            if objects.stat(Bucket::State, &begun).await?.is_some() {
+                return Ok(false);
             }
         }
-        Ok(whole)
+        if objects.stat(Bucket::State, &names::pipeline(&dropped.pipeline)).await?.is_none() {
+            let (dir, name) = (self.dir.display(), &dropped.pipeline);
+            let mend = format!("put {name}.toml into {dir}, and drop the file again");
+            self.say(format!("{}: there is no pipeline {name}: {mend}", meta.name));
+            return Ok(false);
+        }
+        Ok(!self.make_new(meta))
     }
 
     /// Gives an old file the time of now, after which it is looked at again; false where that is not needed or not possible.
@@ -174,35 +194,33 @@ impl Server {
         now.since(meta.created) > OLD && touch().is_ok()
     }
 
-    fn tell(&mut self, news: News) -> Result<()> {
+    fn tell(&mut self, news: News) {
         match news {
-            News::Ended(ended) if self.told.insert(ended.event_id.clone()) => self.ended(&ended)?,
-            News::Stopped(what) => {
-                self.say(format!("stopped: {what}\n  nothing failed; it is tried again every minute"))
+            News::Ended(ended) if self.told.insert(ended.event_id.clone()) => {
+                self.stopped = None;
+                // Whoever read our lines may be gone: the work goes on.
+                let _ = writeln!(stdout(), "{}", self.ended(&ended));
+            }
+            News::Stopped(what) if self.stopped.as_ref() != Some(&what) => {
+                eprintln!("stopped: {what}\n  nothing failed; it is tried again every minute");
+                self.stopped = Some(what);
             }
             News::Waiting(what) => self.say(format!("waiting: {what}")),
-            News::Ended(_) => (),
+            News::Ended(_) | News::Stopped(_) => (),
         }
-        Ok(())
     }
 
-    fn ended(&self, Ended { run, .. }: &Ended) -> Result<()> {
+    fn ended(&self, Ended { run, .. }: &Ended) -> String {
         let (counts, home) = (run.counts, &self.home);
         let input = home.input_of(&run.run).unwrap_or_else(|| run.input.clone());
-        let short: &str = &run.run.as_str()[..runs::SHORT];
-        let mut text = format!("{}  {input}, run {short}", run.state.as_str());
+        let short = &run.run.as_str()[..runs::SHORT];
+        let text = format!("{}  {input}, run {short}", run.state.as_str());
         if let Some(refused) = &run.refused {
-            text += &format!(": {refused}");
-        } else {
-            text += &format!(": {} loaded, {} failed", number(counts.loaded), number(counts.failed));
+            return format!("{text}: {refused}");
         }
-        if run.state == RunState::Complete {
-            let command = if counts.failed > 0 { "failures" } else { "results" };
-            text += &format!("; see {}", line(&home.dir, &[command, short]));
-        }
-        let mut out = stdout().lock();
-        writeln!(out, "{text}")?;
-        Ok(out.flush()?)
+        let text = format!("{text}: {} loaded, {} failed", number(counts.loaded), number(counts.failed));
+        let command = if counts.failed > 0 { "failures" } else { "results" };
+        format!("{text}; see {}", line(&home.dir, &[command, short]))
     }
 
     fn say(&mut self, what: String) {
