@@ -83,7 +83,7 @@ pub(crate) struct Run {
     /// The pipeline: a TOML file
     #[arg(long, short, value_name = "FILE")]
     pub(crate) pipeline: PathBuf,
-    /// Makes a new run where this one is finished: everything is asked, and paid for, again
+    /// Makes a new run where this one is finished (an unfinished one is resumed): all is asked, and paid for, again
     #[arg(long)]
     pub(crate) again: bool,
     /// Ends with one JSON object on stdout

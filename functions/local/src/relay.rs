@@ -1,12 +1,13 @@
 //! The embedded relay: splitter, generator and loader over one folder, and the stand-in for Eventarc that drives them.
 //!
-//! Each leg has a queue. An event is delivered on its own task, so many at once as the leg admits, and again after a pause
-//! when the leg says "later". What an earlier process left is found by the legs' sweeps.
+//! Each leg has a queue of events ([`drive`]). What an earlier process left is found by the legs' sweeps.
+
+mod drive;
 
 use crate::home::{Home, Lock};
 use anyhow::{Context, Result};
 use async_trait::async_trait;
-use std::collections::{BTreeSet, VecDeque};
+use drive::{Drive, Leg};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -14,14 +15,11 @@ use tasuki_generator::{Generator, Meter};
 use tasuki_loader::Loader;
 use tasuki_relay::claims::Timing;
 use tasuki_relay::clock::Chance;
-use tasuki_relay::names::{self, Bucket, RunId};
-use tasuki_relay::ports::{Ended, Event, Generation, Model, Notice, Objects, Verdict, Why};
+use tasuki_relay::names::{Bucket, RunId};
+use tasuki_relay::ports::{Ended, Event, Generation, Model, Notice};
 use tasuki_relay::rows::ObjectRows;
-use tasuki_relay::sweep::{REDRIVES_MAX, Sweep};
 use tasuki_splitter::Splitter;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 /// Files that are split at once.
@@ -34,14 +32,6 @@ const SHARDS_MAX: usize = 4_096;
 const ROWS_PER_SHARD: usize = 100;
 /// How often a cancelled run is looked for.
 const CONTROL_EVERY: Duration = Duration::from_secs(1);
-const SWEEP_EVERY: Duration = Duration::from_secs(60);
-/// Pauses before an event is delivered again: the first, and the longest.
-const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
-/// The pause when a leg only had no room.
-const AGAIN_WHEN_FULL: Duration = Duration::from_millis(100);
-/// How often the rest of a long backlog is asked for once the queue is empty.
-const REFILL_EVERY: Duration = Duration::from_millis(500);
-
 /// What a relay reports.
 #[derive(Clone, Debug)]
 pub enum News {
@@ -169,151 +159,5 @@ impl Notice for Announce {
         // Nobody listens any more when the process stops: what ended is in the store.
         let _ = self.0.send(News::Ended(Box::new(ended.clone())));
         Ok(())
-    }
-}
-
-#[derive(Clone)]
-enum Leg {
-    Splitter(Arc<Splitter>, Arc<dyn Objects>),
-    Generator(Arc<Generator>),
-    Loader(Arc<Loader>),
-}
-
-impl Leg {
-    async fn handle(&self, event: &Event) -> Verdict {
-        match self {
-            Leg::Splitter(splitter, _) => splitter.handle(event).await,
-            Leg::Generator(generator) => generator.handle(event).await,
-            Leg::Loader(loader) => loader.handle(event).await,
-        }
-    }
-
-    async fn due(&self, sweep: Sweep, only: Option<&RunId>) -> Result<Vec<Event>, Why> {
-        match self {
-            Leg::Splitter(splitter, objects) => {
-                let mut due = splitter.due(sweep, only).await?;
-                if only.is_none() {
-                    // A file that nobody has opened may still be growing: who watches the inbox says when it is whole.
-                    let mut opened = Vec::new();
-                    for event in due {
-                        let open = names::open(&splitter.run_of(&event.name, event.generation));
-                        if objects.stat(Bucket::State, &open).await?.is_some() {
-                            opened.push(event);
-                        }
-                    }
-                    due = opened;
-                }
-                Ok(due)
-            }
-            Leg::Generator(generator) => Ok(generator.due(sweep, only).await?),
-            Leg::Loader(loader) => loader.due(sweep, only).await,
-        }
-    }
-}
-
-/// Delivers the events of one leg.
-struct Drive {
-    leg: Leg,
-    at_once: usize,
-    only: Option<RunId>,
-    stop: CancellationToken,
-    tell: UnboundedSender<News>,
-    /// Events that are not done.
-    pending: Arc<AtomicUsize>,
-}
-
-struct Delivery {
-    event: Event,
-    pause: Duration,
-}
-
-impl Drive {
-    async fn run(self, mut events: UnboundedReceiver<Event>) {
-        let mut queue: VecDeque<Delivery> = VecDeque::new();
-        let mut known: BTreeSet<(String, Generation)> = BTreeSet::new();
-        let (mut at_work, mut later) = (JoinSet::new(), JoinSet::new());
-        let ticks = |every| {
-            let mut ticks = interval(every);
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            ticks
-        };
-        let (mut sweeps, mut refills) = (ticks(SWEEP_EVERY), ticks(REFILL_EVERY));
-        let (mut sweep, mut backlog) = (Sweep::Now, false);
-        loop {
-            self.pending.store(known.len(), Relaxed);
-            while at_work.len() < self.at_once
-                && let Some(delivery) = queue.pop_front()
-            {
-                let leg = self.leg.clone();
-                at_work.spawn(async move { (leg.handle(&delivery.event).await, delivery) });
-            }
-            let found = tokio::select! {
-                biased;
-                () = self.stop.cancelled() => return,
-                Some(done) = at_work.join_next() => {
-                    match done {
-                        Ok((Verdict::Later(why), delivery)) => self.again(why, delivery, &mut later),
-                        Ok((Verdict::Done | Verdict::NotOurs, Delivery { event, .. })) => {
-                            known.remove(&(event.name, event.generation));
-                        }
-                        Err(_) => backlog = true, // its task was cut: the sweep finds it again
-                    }
-                    continue;
-                }
-                Some(Ok(delivery)) = later.join_next() => {
-                    queue.push_back(delivery);
-                    continue;
-                }
-                Some(event) = events.recv() => vec![event],
-                _ = sweeps.tick() => {
-                    let (found, more) = self.due(std::mem::replace(&mut sweep, Sweep::ByAge)).await;
-                    backlog |= more;
-                    found
-                }
-                _ = refills.tick(), if backlog && queue.is_empty() => {
-                    let (found, more) = self.due(Sweep::Now).await;
-                    backlog = more;
-                    found
-                }
-            };
-            let new = found.into_iter().filter(|event| known.insert((event.name.clone(), event.generation)));
-            queue.extend(new.map(|event| Delivery { event, pause: AGAIN.0 }));
-        }
-    }
-
-    /// What is due, and whether there may be more.
-    async fn due(&self, sweep: Sweep) -> (Vec<Event>, bool) {
-        match self.leg.due(sweep, self.only.as_ref()).await {
-            Ok(due) => {
-                let more = due.len() >= REDRIVES_MAX;
-                (due, more)
-            }
-            Err(why) => {
-                self.report(&why);
-                (Vec::new(), true)
-            }
-        }
-    }
-
-    fn again(&self, why: Why, delivery: Delivery, later: &mut JoinSet<Delivery>) {
-        self.report(&why);
-        let pause = if why == Why::Full { AGAIN_WHEN_FULL } else { delivery.pause };
-        let next = if why == Why::Full { delivery.pause } else { (2 * pause).min(AGAIN.1) };
-        later.spawn(async move {
-            sleep(pause).await;
-            Delivery { event: delivery.event, pause: next }
-        });
-    }
-
-    fn report(&self, why: &Why) {
-        let news = match why {
-            Why::Systemic(what) => News::Stopped(what.clone()),
-            Why::Unconfirmed(what) => News::Waiting(what.clone()),
-            Why::Spent => {
-                News::Waiting("the model keeps failing, or cannot be reached: its rows are asked again".to_owned())
-            }
-            Why::LiveClaim | Why::Full | Why::Stopping | Why::LostClaim => return,
-        };
-        let _ = self.tell.send(news);
     }
 }

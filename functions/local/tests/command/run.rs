@@ -36,6 +36,17 @@ async fn with_a_key_the_same_command_asks_the_model_and_nothing_speaks_of_a_stan
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_sets_a_key_after_the_stand_in_answered_learns_how_to_ask_gemini() {
+    let (asking, server) = Desk::asking(Script::default()).await;
+    let desk = Desk::new().with_rows(5, "");
+    assert_eq!(desk.run().await.code, Some(0));
+    let desk = Desk { dir: desk.dir, model: asking.model };
+    let shown = desk.run().await;
+    assert!(shown.code == Some(0) && shown.err.contains("ask Gemini with --again"), "{shown:?}");
+    assert_eq!(server.tally().calls(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn failed_rows_are_told_with_their_reason_and_the_exit_code_is_2() {
     let (desk, _server) = Desk::asking(Script::acting(blocking_row_7)).await;
     let desk = desk.with_rows(25, "");
