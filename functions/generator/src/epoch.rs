@@ -101,6 +101,7 @@ impl Epoch {
 
     /// Asks one row after another, each with its marker before it: the shard is suspected of killing its process.
     pub async fn run_alone(&mut self, todo: Vec<Todo>) {
+        self.job.lease.begin();
         for row in todo {
             if self.generator.jobs.stop().is_cancelled() {
                 self.job.halt(Halt::Stopping);
@@ -255,6 +256,7 @@ async fn start_rows(generator: Arc<Generator>, job: Arc<Job>, todo: Vec<Todo>, t
         () = job.until_halted() => return,
         turn = job.run.turnstile.lock() => turn,
     };
+    job.lease.begin();
     for row in todo {
         if job.halted().is_some() {
             break;

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
@@ -59,6 +60,9 @@ pub struct ClaimBody {
     /// Grows with each holder.
     epoch: u32,
     state: State,
+    /// Its rows are being asked: only then can it be a row that kills the process.
+    #[serde(default)]
+    working: bool,
     /// Takeovers from holders that died without a checkpoint.
     deaths: u32,
     /// The last checkpoint when the claim was taken.
@@ -169,7 +173,7 @@ impl Claims {
 
     fn body(&self, epoch: u32, deaths: u32, last_segment: Option<String>) -> ClaimBody {
         let (owner, attempt) = (self.owner.to_string(), self.chance.identity());
-        ClaimBody { owner, attempt, epoch, state: State::Held, deaths, last_segment }
+        ClaimBody { owner, attempt, epoch, state: State::Held, working: false, deaths, last_segment }
     }
 
     /// A claim whose text is not ours, or was cut, counts as expired: whoever takes it over writes a whole one.
@@ -180,6 +184,7 @@ impl Claims {
             attempt: String::new(),
             epoch: 0,
             state: State::Released,
+            working: false,
             deaths: 0,
             last_segment: None,
         });
@@ -192,6 +197,7 @@ impl Claims {
             spend_for: self.timing.lease.saturating_sub(self.timing.guard),
             confirmed: Mutex::new(sent),
             lost: AtomicBool::new(false),
+            working: Notify::new(),
         });
         let (epoch, deaths) = (body.epoch, body.deaths);
         let held = Arc::new(Held {
@@ -205,9 +211,10 @@ impl Claims {
     }
 }
 
-/// Counts a takeover: one more death when the last holder neither released the claim nor left a checkpoint.
+/// Counts a takeover: one more death when the last holder was at work, and neither released the claim nor left a checkpoint.
 fn deaths(last: &ClaimBody, last_segment: Option<&str>) -> u32 {
     match last.state {
+        State::Held if !last.working => last.deaths,
         State::Held if last.deaths >= DEATHS_SUSPECT => last.deaths + 1, // its markers are checkpoints, but no progress
         State::Held if last.last_segment.as_deref() == last_segment => last.deaths + 1,
         State::Held => 0,
@@ -261,6 +268,7 @@ pub struct Lease {
     spend_for: Duration,
     confirmed: Mutex<Instant>,
     lost: AtomicBool,
+    working: Notify,
 }
 
 impl Lease {
@@ -268,6 +276,11 @@ impl Lease {
     pub fn may_spend(&self) -> bool {
         let confirmed = *self.confirmed.lock().unwrap_or_else(PoisonError::into_inner);
         !self.lost.load(Ordering::Relaxed) && self.clock.instant() < confirmed + self.spend_for
+    }
+
+    /// The rows are being asked from now on: the claim says so as soon as it can be written.
+    pub fn begin(&self) {
+        self.working.notify_one();
     }
 
     fn confirm(&self, sent: Instant) {
@@ -289,8 +302,9 @@ impl std::fmt::Debug for Held {
 }
 
 impl Held {
-    async fn renew(&self) {
+    async fn renew(&self, working: bool) {
         let mut version = self.version.lock().await;
+        version.0.working |= working;
         let sent = self.lease.clock.instant();
         if let Ok(generation) = self.write(&version.0, version.1).await {
             *version = (version.0.clone(), generation);
@@ -321,7 +335,11 @@ impl Held {
 
 async fn beat(held: Arc<Held>, every: Duration) {
     loop {
-        tokio::time::sleep(every).await;
-        held.renew().await;
+        let working = tokio::select! {
+            biased;
+            () = held.lease.working.notified() => true,
+            () = tokio::time::sleep(every) => false,
+        };
+        held.renew(working).await;
     }
 }

@@ -277,21 +277,4 @@ mod tests {
             assert_ne!(first, of(&text.replace(old, new), "a"), "{old}");
         }
     }
-
-    /// `cargo test --release -p tasuki-relay -- --ignored --nocapture microseconds`
-    #[test]
-    #[ignore = "a measurement"]
-    #[expect(clippy::disallowed_methods, reason = "a measurement")]
-    #[expect(clippy::print_stdout, reason = "a measurement")]
-    fn microseconds_of_a_row() {
-        let pipeline = Pipeline::parse(include_str!("../../../examples/themes.toml")).unwrap();
-        let prompter = Prompter::new(Arc::new(pipeline)).unwrap();
-        let row = row(json!({"id": "p-1", "name": "cup", "category": "tea", "description": "a ".repeat(150)}));
-        let start = std::time::Instant::now();
-        for _ in 0..100_000 {
-            let ask = prompter.ask(row.clone()).unwrap();
-            std::hint::black_box(prompter.fingerprint(&ask.prompt));
-        }
-        println!("{:.2} µs a row", start.elapsed().as_secs_f64() * 10.0);
-    }
 }

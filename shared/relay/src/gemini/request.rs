@@ -118,11 +118,7 @@ mod tests {
 
     #[test]
     fn a_request_says_all_that_the_pipeline_says() {
-        let items = json!({ "type": "STRING" });
-        let themes = json!({ "type": "ARRAY", "items": items, "minItems": 6, "maxItems": 6, "description": "Short" });
-        let schema = json!({
-            "type": "OBJECT", "properties": { "themes": themes }, "required": ["themes"], "propertyOrdering": ["themes"],
-        });
+        let schema = response_schema(&ask().pipeline);
         assert_eq!(
             sent(&ask()),
             json!({
