@@ -22,8 +22,8 @@ async fn the_stand_in() {
     model_suite(&StandIn).await.unwrap();
 }
 
-async fn gemini(script: Script) {
-    let server = ModelServer::start(script).await.unwrap();
+async fn gemini(script: Script) -> anyhow::Result<()> {
+    let server = ModelServer::start(script).await?;
     let mut environment = BTreeMap::from([
         ("GEMINI_API_KEY".to_owned(), "key".to_owned()),
         ("GOOGLE_GEMINI_BASE_URL".to_owned(), server.base()),
@@ -31,16 +31,16 @@ async fn gemini(script: Script) {
     if server.base().starts_with("https") {
         environment.insert("SSL_CERT_FILE".to_owned(), server.ca_pem_path().display().to_string());
     }
-    let config = GeminiConfig::from_env(|name| environment.get(name).cloned(), 1_000).unwrap();
-    model_suite(&Gemini::new(config).unwrap()).await.unwrap();
+    let config = GeminiConfig::from_env(|name| environment.get(name).cloned(), 1_000)?;
+    model_suite(&Gemini::new(config)?).await
 }
 
 #[tokio::test]
 async fn gemini_over_http() {
-    gemini(Script::default()).await;
+    gemini(Script::default()).await.unwrap();
 }
 
 #[tokio::test]
 async fn gemini_over_https() {
-    gemini(Script::default().https()).await;
+    gemini(Script::default().https()).await.unwrap();
 }

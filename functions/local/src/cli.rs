@@ -83,7 +83,8 @@ pub(crate) struct Run {
     /// The pipeline: a TOML file
     #[arg(long, short, value_name = "FILE")]
     pub(crate) pipeline: PathBuf,
-    /// Makes a new run where this one is finished (an unfinished one is resumed): all is asked, and paid for, again
+    /// Makes a new run where this one is finished (an unfinished one is resumed). All rows are asked, and paid for, again;
+    /// with only_changed in the pipeline, only those whose question has changed
     #[arg(long)]
     pub(crate) again: bool,
     /// Ends with one JSON object on stdout

@@ -132,7 +132,7 @@ impl Splitter {
         }
         let absent: Vec<String> = absent.into_iter().map(|column| describe(column, &seen)).collect();
         Err(Not::Refused(format!(
-            "no row among the first {looked_at} has {}: mend the pipeline or the file (the first line of a CSV file names its columns)",
+            "no row has {} (looked at {looked_at}): mend the pipeline or the file (the first line of a CSV file names its columns)",
             absent.join(", nor "),
         )))
     }

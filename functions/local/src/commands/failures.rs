@@ -40,7 +40,8 @@ pub(crate) async fn failures(dir: &Path, args: cli::Rows) -> Result<Exit> {
                 if count > failed.len() as u64 {
                     writeln!(out, "the first {}: more with --limit", failed.len())?;
                 }
-                writeln!(out, "ask again about them: {}", line(&home.dir, &["retry", run.short()]))?;
+                let again = line(&home.dir, &["retry", run.short()]);
+                writeln!(out, "ask again about those that can be asked: {again}")?;
             }
         }
         Format::Jsonl => {

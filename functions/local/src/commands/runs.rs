@@ -204,3 +204,8 @@ pub(crate) async fn list(home: &Home, bucket: Bucket, prefix: &str) -> Result<Ve
         }
     }
 }
+
+/// What the calls of a run were.
+pub(super) fn paid(stand_in: bool) -> &'static str {
+    if stand_in { "of the stand-in model, free" } else { "paid" }
+}

@@ -97,8 +97,10 @@ async fn one(home: &Home, run: Run, holder: Option<Holder>, json: bool) -> Resul
     say("failed", format!("{}  {}", number(counts.failed), reasons.join(", ")).trim_end().to_owned())?;
     say("unchanged", number(counts.unchanged))?;
     say("superseded", number(counts.superseded))?;
+    let stand_in = runs::is_stand_in(home, &run).await?;
     let calls = [counts.paid_calls, counts.ambiguous_calls, counts.wasted_answers].map(number);
-    say("calls", format!("{} paid, {} ambiguous, {} wasted", calls[0], calls[1], calls[2]))?;
+    let paid = runs::paid(stand_in);
+    say("calls", format!("{} {paid}, {} ambiguous, {} wasted", calls[0], calls[1], calls[2]))?;
     let usage = [counts.usage.prompt, counts.usage.cached, counts.usage.output, counts.usage.thought].map(number);
     say("tokens", format!("{} in ({} cached), {} out, {} thought", usage[0], usage[1], usage[2], usage[3]))?;
     say("started", run.run_time.to_string())?;
@@ -110,7 +112,7 @@ async fn one(home: &Home, run: Run, holder: Option<Holder>, json: bool) -> Resul
         Some(holder) => say("working", holder.to_string())?,
         None => say("not running", format!("resume with {}", resume(home, &run)))?,
     }
-    if runs::is_stand_in(home, &run).await? {
+    if stand_in {
         say("note", StandIn::NOTE.to_owned())?;
     }
     stdout().write_all(text.as_bytes())?;

@@ -74,7 +74,7 @@ impl Summary<'_> {
             }
         }
         let stand_in = runs::is_stand_in(home, self.run).await?;
-        let paid = if stand_in { "of the stand-in model, free" } else { "paid" };
+        let paid = runs::paid(stand_in);
         let more =
             format!("{paid}, {} ambiguous, {} wasted", number(counts.ambiguous_calls), number(counts.wasted_answers));
         out.count("calls", counts.paid_calls, &more);
