@@ -1,6 +1,6 @@
 //! The embedded relay: splitter, generator and loader over one folder, and the stand-in for Eventarc that drives them.
 //!
-//! Each leg has a queue of events ([`drive`]). What an earlier process left is found by the legs' sweeps.
+//! Each leg has a queue of events (`relay/drive.rs`). What an earlier process left is found by the legs' sweeps.
 
 mod drive;
 
