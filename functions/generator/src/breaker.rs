@@ -49,6 +49,11 @@ impl Breaker {
         state.what.clone().filter(|_| waiting)
     }
 
+    /// Something stopped the machine, and nothing has shown yet that it is over.
+    pub fn is_open(&self) -> bool {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).what.is_some()
+    }
+
     /// A systemic error.
     pub fn trip(&self, what: String) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);

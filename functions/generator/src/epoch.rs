@@ -10,7 +10,7 @@ use std::time::Duration;
 use tasuki_relay::checkpoint::{CHECKPOINT_EVERY, Checkpoints, SERVER_ERROR_EPOCHS, WITHHELD_EPOCHS};
 use tasuki_relay::claims::Claim;
 use tasuki_relay::names::{self, Bucket, Segment};
-use tasuki_relay::ports::{Verdict, Why};
+use tasuki_relay::ports::{ObjectsError, Verdict, Why};
 use tasuki_relay::record::{AnswerLine, CheckpointLine, Failed, GivenBack, Header, Outcome, encode_lines};
 use tasuki_relay::write::{Written, create_once};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -73,6 +73,9 @@ impl Epoch {
         let mut started = JoinSet::new(); // dropped with the shard, and its rows with it
         started.spawn(start_rows(self.generator.clone(), self.job.clone(), todo, tell));
         let stop = self.generator.jobs.stop().clone();
+        let job = self.job.clone();
+        let over = grace(&job, self.generator.settings.stop_grace);
+        tokio::pin!(over);
         loop {
             tokio::select! {
                 biased;
@@ -88,7 +91,7 @@ impl Epoch {
                 },
                 _ = flush.tick() => drop(self.save(Vec::new()).await),
                 _ = control.tick() => self.look_at_control().await,
-                () = grace(&self.job, self.generator.settings.stop_grace) => return self.drain(&mut ends),
+                () = &mut over => return self.drain(&mut ends),
             }
         }
     }
@@ -101,7 +104,6 @@ impl Epoch {
 
     /// Asks one row after another, each with its marker before it: the shard is suspected of killing its process.
     pub async fn run_alone(&mut self, todo: Vec<Todo>) {
-        self.job.lease.begin();
         for row in todo {
             if self.generator.jobs.stop().is_cancelled() {
                 self.job.halt(Halt::Stopping);
@@ -110,15 +112,11 @@ impl Epoch {
             if self.job.halted().is_some() || !self.save(vec![marker]).await {
                 return self.job.halt(Halt::Spent);
             }
-            let end = match self.job.run.prompter.ask(row.row.clone()) {
-                Ok(ask) => {
-                    let fingerprint = self.job.run.prompter.fingerprint(&ask.prompt);
-                    self.generator.ask(&self.job, row, ask, fingerprint).await
-                }
-                Err(failed) => row.settle(Outcome::Failed(failed)),
-            };
-            self.take(end);
-            self.save(Vec::new()).await;
+            let ordinal = row.ordinal;
+            self.run(vec![row]).await;
+            // The process lives: the marker must not stay its last word.
+            let back = self.left.get(&ordinal).map(|(row, why)| unsettled(row, *why));
+            self.save(back.into_iter().collect()).await;
             self.look_at_control().await;
         }
     }
@@ -126,14 +124,20 @@ impl Epoch {
     /// Writes a checkpoint of what is unsaved, and of `more`. False when it was not confirmed: the lines stay unsaved.
     async fn save(&mut self, more: Vec<CheckpointLine>) -> bool {
         let lines: Vec<CheckpointLine> = self.unsaved.iter().cloned().chain(more).collect();
-        if lines.is_empty() {
-            return true;
-        }
+        lines.is_empty() || self.write(&lines).await
+    }
+
+    /// Writes a checkpoint, if only to see that it can be written.
+    pub async fn write(&mut self, lines: &[CheckpointLine]) -> bool {
         let segment = Segment { shard: self.job.id.clone(), epoch: self.epoch, seq: self.seq };
         self.seq += 1;
-        let body = Bytes::from(encode_lines(&lines));
+        let body = Bytes::from(encode_lines(lines));
         let written = create_once(&*self.generator.objects, Bucket::State, &segment.object(), body).await;
         let confirmed = matches!(written, Ok(Written::Won(_) | Written::Identical(_)));
+        if let Err(ObjectsError::Denied(what)) = written {
+            self.generator.storage_refuses(&what);
+            self.job.halt(Halt::Systemic(what));
+        }
         let step = self.generator.settings.rows_per_checkpoint;
         if confirmed {
             self.unsaved.clear();
@@ -169,7 +173,8 @@ impl Epoch {
         }
         let succeeded = self.job.run.has_succeeded();
         for (row, failed) in std::mem::take(&mut self.withheld) {
-            if succeeded || checkpoints.withheld_epochs(row.ordinal) + 1 >= WITHHELD_EPOCHS {
+            let often = checkpoints.withheld_epochs(row.ordinal) + 1 >= WITHHELD_EPOCHS;
+            if succeeded || (often && !self.job.run.is_refused()) {
                 self.take(row.settle(Outcome::Failed(failed)));
             }
         }
@@ -194,13 +199,23 @@ impl Epoch {
     /// would tell a row that the model cannot take from a model that is down. The answer goes to a checkpoint as proof, and is
     /// counted as wasted.
     async fn probe(&mut self) {
-        let Some(row) = self.answered_before.take() else { return };
+        let Some(row) = self.answered_before.take().or_else(|| self.job.run.answered()) else { return };
         let Ok(ask) = self.job.run.prompter.ask(row.row.clone()) else { return };
-        let Some(_permits) = self.generator.permits(&self.job).await else { return };
+        if !matches!(self.job.halted(), None | Some(Halt::Spent)) {
+            return;
+        }
+        let of_this_shard = self.done.contains_key(&row.ordinal);
+        // A job of its own: the shard's may be halted, because its budget of retries is spent.
+        let job = Job::new(self.job.id.clone(), self.job.run.clone(), self.job.lease.clone(), 0);
+        let Some(_permits) = self.generator.permits(&job).await else { return };
         let fingerprint = self.job.run.prompter.fingerprint(&ask.prompt);
-        if let RowEnd::Settled(line) = self.generator.ask(&self.job, row, ask, fingerprint).await {
+        if let RowEnd::Settled(line) = self.generator.ask(&job, row, ask, fingerprint).await {
             self.answered = matches!(line.outcome, Outcome::Answer(_));
-            self.unsaved.push(CheckpointLine::Settled(line));
+            if of_this_shard {
+                self.unsaved.push(CheckpointLine::Settled(line));
+            } else if self.answered {
+                self.unsaved.push(CheckpointLine::Proof { ordinal: line.ordinal });
+            }
         }
     }
 
@@ -220,9 +235,7 @@ impl Epoch {
             }
         }
         let back = self.left.values().filter(|(row, why)| !row.spent.is_nothing() || *why != GivenBack::Stopped);
-        let back = back
-            .map(|(row, why)| CheckpointLine::Unsettled { ordinal: row.ordinal, spent: row.spent, why: *why })
-            .collect();
+        let back = back.map(|(row, why)| unsettled(row, *why)).collect();
         self.save(back).await;
         claim.release().await;
         if halted == Some(Halt::Parked) { Ok(Verdict::Done) } else { Err(why) }
@@ -239,6 +252,10 @@ impl Epoch {
             }
         }
     }
+}
+
+fn unsettled(row: &Todo, why: GivenBack) -> CheckpointLine {
+    CheckpointLine::Unsettled { ordinal: row.ordinal, spent: row.spent, why }
 }
 
 /// Ends when a halted shard's calls had their time.

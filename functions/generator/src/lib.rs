@@ -68,6 +68,8 @@ pub struct Generator {
     claims: Claims,
     pace: Pace,
     breaker: Breaker,
+    /// Open when storage takes no checkpoints: what is paid could not be kept.
+    storage: Breaker,
     calls: Arc<Semaphore>,
     /// Read by a shard at work, written by one that must run alone.
     alone: RwLock<()>,
@@ -92,6 +94,7 @@ impl Generator {
             claims: Claims::new(objects.clone(), clock.clone(), chance.clone(), settings.timing),
             pace: Pace::new(clock.clone(), chance),
             breaker: Breaker::new(clock.clone()),
+            storage: Breaker::new(clock.clone()),
             calls: Arc::new(Semaphore::new(settings.max_in_flight)),
             alone: RwLock::default(),
             collapse: Arc::default(),
@@ -113,7 +116,11 @@ impl Generator {
 
     /// What stopped the machine, if a systemic error did.
     pub fn stopped_by(&self) -> Option<String> {
-        self.breaker.stopped()
+        self.breaker.stopped().or_else(|| self.storage.stopped())
+    }
+
+    pub(crate) fn storage_refuses(&self, what: &str) {
+        self.storage.trip(format!("storage takes no checkpoint: {what}"));
     }
 
     /// Handles an event of the shards bucket. Dropping the returned future does not cut the work: it is paid for. A

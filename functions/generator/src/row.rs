@@ -113,10 +113,12 @@ impl Generator {
             todo.spent.latency_ms = before + self.clock.instant().duration_since(started).as_millis() as u64;
             if class.is_paid() {
                 self.breaker.close();
+                job.run.breaker.close();
             }
             match decide(class, &job.run.pipeline, &todo.spent, &history) {
                 Step::Answer(values) => {
                     job.run.succeed();
+                    job.run.remember_answered(&todo);
                     let model = said.map(|reply| reply.model).unwrap_or_default();
                     // A made-up answer never counts as the answer to what was asked: see `only_changed`.
                     let fingerprint =
@@ -145,25 +147,24 @@ impl Generator {
                 }
                 Step::Withhold(failed) if job.run.has_succeeded() => return todo.settle(Outcome::Failed(failed)),
                 Step::Withhold(failed) => {
-                    if job.run.withhold() {
-                        self.stop_the_machine(
-                            job,
-                            format!("every request is refused ({}): mend the pipeline", failed.message),
+                    job.run.withhold(todo.ordinal);
+                    if job.run.is_refused() {
+                        let what = format!(
+                            "the model refuses every request of the run ({}): mend the pipeline",
+                            failed.message
                         );
+                        job.run.breaker.trip(what.clone());
+                        job.halt(Halt::Systemic(what));
                     }
                     return RowEnd::Withheld { todo, failed };
                 }
                 Step::Systemic(what) => {
-                    self.stop_the_machine(job, what);
+                    self.breaker.trip(what.clone());
+                    job.halt(Halt::Systemic(what));
                     return RowEnd::Back { todo, why: GivenBack::Stopped };
                 }
             }
         }
-    }
-
-    fn stop_the_machine(&self, job: &Job, what: String) {
-        self.breaker.trip(what.clone());
-        job.halt(Halt::Systemic(what));
     }
 
     /// Whether a paid call may start now. Everything that can forbid it is asked last, just before the call.
@@ -173,7 +174,7 @@ impl Generator {
             () = job.until_halted() => return false,
             () = self.pace.ready() => (),
         }
-        if let Err(what) = self.breaker.admit() {
+        if let Err(what) = self.breaker.admit().and_then(|()| job.run.breaker.admit()) {
             job.halt(Halt::Systemic(what));
         } else if !job.lease.may_spend() {
             job.halt(Halt::LeaseLost);

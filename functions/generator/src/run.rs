@@ -1,18 +1,20 @@
 //! What is asked of every row of a run, and what its shards share in this process.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use tasuki_relay::clock::Millis;
+use crate::breaker::Breaker;
+use crate::row::Todo;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use tasuki_relay::clock::{Clock, Millis};
 use tasuki_relay::names::{self, Bucket, RunId};
 use tasuki_relay::pipeline::Pipeline;
 use tasuki_relay::ports::{Objects, Why};
 use tasuki_relay::prompt::Prompter;
 use tasuki_relay::record::Plan;
-use tokio::sync::{Mutex, Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore};
 
 /// Rows refused with 400 without one success in their run, after which it is the request that is wrong.
-const WITHHELD_MAX: u32 = 50;
+const WITHHELD_MAX: usize = 50;
 /// Runs that a process remembers: each holds a compiled template.
 const RUNS_KEPT: usize = 64;
 
@@ -24,14 +26,17 @@ pub(crate) struct Run {
     /// The run's share of calls in flight: `[run] max_in_flight`.
     pub calls: Arc<Semaphore>,
     /// Held while a shard's rows are started: shards are filled in order of arrival, so that few are open at once.
-    pub turnstile: Mutex<()>,
+    pub turnstile: tokio::sync::Mutex<()>,
+    /// Open when the model refuses the request itself: this run stands still, and no other.
+    pub breaker: Breaker,
     succeeded: AtomicBool,
     success: Notify,
-    withheld: AtomicU32,
+    answered: Mutex<Option<Todo>>,
+    withheld: Mutex<BTreeSet<u64>>,
 }
 
 impl Run {
-    pub fn new(pipeline: Pipeline, run_time: Millis) -> Result<Run, Why> {
+    fn new(pipeline: Pipeline, run_time: Millis, clock: Clock) -> Result<Run, Why> {
         let pipeline = Arc::new(pipeline);
         let prompter = Prompter::new(pipeline.clone())
             .map_err(|_| Why::Systemic(format!("pipeline {}: its template does not compile here", pipeline.name)))?;
@@ -41,10 +46,12 @@ impl Run {
             prompter,
             run_time,
             calls,
-            turnstile: Mutex::default(),
+            turnstile: tokio::sync::Mutex::default(),
+            breaker: Breaker::new(clock),
             succeeded: AtomicBool::new(false),
             success: Notify::new(),
-            withheld: AtomicU32::new(0),
+            answered: Mutex::default(),
+            withheld: Mutex::default(),
         })
     }
 
@@ -55,9 +62,25 @@ impl Run {
         }
     }
 
-    /// A row was refused. True when so many were, without a success, that the request itself must be wrong.
-    pub fn withhold(&self) -> bool {
-        self.withheld.fetch_add(1, Ordering::Relaxed) + 1 >= WITHHELD_MAX && !self.has_succeeded()
+    /// This row was answered: it may serve as a probe.
+    pub fn remember_answered(&self, row: &Todo) {
+        self.answered.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| row.clone());
+    }
+
+    /// A row that was answered in this process.
+    pub fn answered(&self) -> Option<Todo> {
+        self.answered.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A row was refused.
+    pub fn withhold(&self, ordinal: u64) {
+        self.withheld.lock().unwrap_or_else(PoisonError::into_inner).insert(ordinal);
+    }
+
+    /// So many rows were refused, without a success, that the request itself must be wrong.
+    pub fn is_refused(&self) -> bool {
+        let withheld = self.withheld.lock().unwrap_or_else(PoisonError::into_inner).len();
+        withheld >= WITHHELD_MAX && !self.has_succeeded()
     }
 
     pub fn has_succeeded(&self) -> bool {
@@ -75,11 +98,11 @@ impl Run {
 
 /// The runs of this process.
 #[derive(Default)]
-pub(crate) struct Runs(Mutex<BTreeMap<RunId, Arc<Run>>>);
+pub(crate) struct Runs(tokio::sync::Mutex<BTreeMap<RunId, Arc<Run>>>);
 
 impl Runs {
     /// The run, from memory or from its plan.
-    pub async fn get(&self, objects: &dyn Objects, run: &RunId) -> Result<Arc<Run>, Why> {
+    pub async fn get(&self, objects: &dyn Objects, run: &RunId, clock: &Clock) -> Result<Arc<Run>, Why> {
         let mut runs = self.0.lock().await;
         if let Some(known) = runs.get(run) {
             return Ok(known.clone());
@@ -91,7 +114,7 @@ impl Runs {
         let pipeline = Pipeline::parse(&plan.pipeline_text).map_err(|_| {
             Why::Systemic(format!("the pipeline of run {run} is not valid here: deploy the version that planned it"))
         })?;
-        let new = Arc::new(Run::new(pipeline, plan.run_time)?);
+        let new = Arc::new(Run::new(pipeline, plan.run_time, clock.clone())?);
         if runs.len() >= RUNS_KEPT {
             runs.retain(|_, run| Arc::strong_count(run) > 1);
         }

@@ -2,7 +2,7 @@
 
 use crate::Generator;
 use crate::epoch::Epoch;
-use crate::job::Job;
+use crate::job::{Halt, Job};
 use crate::row::Todo;
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -31,11 +31,11 @@ impl Generator {
         if rows.is_empty() {
             return self.write_answers(header, done).await;
         }
-        if self.exists(&names::parked(&id.run)).await? {
+        let sealed = self.exists(&names::cancel(&id.run)).await?;
+        if !sealed && self.exists(&names::parked(&id.run)).await? {
             return Ok(Verdict::Done);
         }
-        let sealed = self.exists(&names::cancel(&id.run)).await?;
-        if let Some(what) = self.breaker.stopped().filter(|_| !sealed) {
+        if let Some(what) = self.stopped_by().filter(|_| !sealed) {
             return Err(Why::Systemic(what));
         }
         let claim = match self.claim(&id).await? {
@@ -43,11 +43,13 @@ impl Generator {
             Claimed::Live | Claimed::Ended | Claimed::Free(_) => return Err(Why::LiveClaim),
         };
         // Whoever held the claim before may have finished between our first look and our claim.
-        if self.objects.stat(Bucket::Answers, &object).await?.is_some() {
-            claim.release().await;
-            return Ok(Verdict::Done);
+        match self.objects.stat(Bucket::Answers, &object).await {
+            Ok(None) => self.work_under(claim, header, done, rows, sealed).await,
+            found => {
+                claim.release().await;
+                found.map(|_| Verdict::Done).map_err(Why::from)
+            }
         }
-        self.work_under(claim, header, done, rows).await
     }
 
     pub(crate) async fn exists(&self, name: &str) -> Result<bool, ObjectsError> {
@@ -101,15 +103,17 @@ impl Generator {
         header: Header,
         mut done: BTreeMap<u64, AnswerLine>,
         rows: Vec<Todo>,
+        sealed: bool,
     ) -> Result<Verdict, Why> {
         let id = header.id();
-        let (run, checkpoints) = match (self.runs.get(&*self.objects, &id.run).await, self.checkpoints(&id).await) {
-            (Ok(run), Ok(checkpoints)) => (run, checkpoints),
-            (Err(why), _) | (_, Err(why)) => {
-                claim.release().await;
-                return Err(why);
-            }
-        };
+        let (run, checkpoints) =
+            match (self.runs.get(&*self.objects, &id.run, &self.clock).await, self.checkpoints(&id).await) {
+                (Ok(run), Ok(checkpoints)) => (run, checkpoints),
+                (Err(why), _) | (_, Err(why)) => {
+                    claim.release().await;
+                    return Err(why);
+                }
+            };
         let (settled, wasted) = checkpoints.settled();
         let poison = checkpoints.poisonous();
         done.extend(settled);
@@ -121,6 +125,7 @@ impl Generator {
         }
         let mut todo: Vec<Todo> = rows.into_iter().filter(|row| !done.contains_key(&row.ordinal)).collect();
         todo.iter_mut().for_each(|row| row.spent = checkpoints.spent(row.ordinal));
+        todo.sort_by_key(|row| row.spent.attempts); // rows that were given back must not keep the others waiting
         let epoch = claim.epoch.max(checkpoints.epoch() + 1);
         let job = Arc::new(Job::new(id, run, claim.lease(), todo.len()));
         let mut shard = Epoch {
@@ -141,7 +146,14 @@ impl Generator {
             shard.take(row.settle(Outcome::Failed(Failed { reason: "poison".into(), message })));
         }
         shard.left = todo.iter().map(|row| (row.ordinal, (row.clone(), GivenBack::Stopped))).collect();
-        shard.look_at_control().await;
+        if sealed {
+            shard.job.halt(Halt::Cancelled);
+        } else {
+            shard.look_at_control().await;
+        }
+        if self.storage.is_open() && shard.write(&[]).await {
+            self.storage.close();
+        }
         if claim.deaths >= DEATHS_SUSPECT {
             let _alone = self.alone.write().await;
             shard.run_alone(todo).await;

@@ -32,26 +32,37 @@ impl Generator {
     /// The shards without answers that are due, as events: of all open runs, or of one.
     pub async fn due(&self, sweep: Sweep, only: Option<&RunId>) -> Result<Vec<Event>, ObjectsError> {
         let mut due = Vec::new();
-        for run in open_runs(&*self.objects, only).await? {
-            if self.objects.stat(Bucket::State, &names::parked(&run)).await?.is_none() {
-                self.due_of(sweep, &run, &mut due).await?;
+        let runs = open_runs(&*self.objects, only).await?;
+        for run in &runs {
+            // What hinders one run must not hinder the others.
+            if let Err(error) = self.due_of(sweep, run, &mut due).await {
+                tracing::warn!(%run, "the sweep could not see to run {run}: {error}");
             }
+        }
+        if only.is_none() {
+            self.memory(|memory| memory.redriven.keep(&runs));
         }
         Ok(due)
     }
 
     async fn due_of(&self, sweep: Sweep, run: &RunId, due: &mut Vec<Event>) -> Result<(), ObjectsError> {
+        if self.exists(&names::parked(run)).await? && !self.exists(&names::cancel(run)).await? {
+            return Ok(());
+        }
         let (prefix, most) = (names::shards(run), due.len() + REDRIVES_MAX);
         let mut after = Some(names::before(run, self.memory(|memory| memory.marks.first(run))));
         while due.len() < most {
             let shards = self.objects.list(Bucket::Shards, &prefix, after.as_deref(), PAGE).await?;
             let answers = self.objects.list(Bucket::Answers, &prefix, after.as_deref(), PAGE).await?;
             let answered: BTreeSet<String> = answers.into_iter().map(|meta| meta.name).collect();
+            let claims = after.as_ref().map(|after| names::claims_after(after));
+            let claims = self.objects.list(Bucket::State, &names::claims(run), claims.as_deref(), PAGE).await?;
+            let claimed: BTreeSet<String> = claims.into_iter().map(|meta| meta.name).collect();
             for shard in &shards {
                 let Ok(id) = ShardId::parse_object(&shard.name) else { continue };
                 if answered.contains(&shard.name) {
                     self.memory(|memory| memory.marks.done(run, id.shard.0));
-                } else if due.len() < most && self.is_due(sweep, &id, shard).await? {
+                } else if due.len() < most && self.is_due(sweep, &id, shard, &claimed).await? {
                     due.push(Event { bucket: Bucket::Shards, name: shard.name.clone(), generation: shard.generation });
                 }
             }
@@ -63,8 +74,19 @@ impl Generator {
         Ok(())
     }
 
-    async fn is_due(&self, sweep: Sweep, id: &ShardId, shard: &Meta) -> Result<bool, ObjectsError> {
-        Ok(match self.claims.standing(&id.claim()).await? {
+    async fn is_due(
+        &self,
+        sweep: Sweep,
+        id: &ShardId,
+        shard: &Meta,
+        claimed: &BTreeSet<String>,
+    ) -> Result<bool, ObjectsError> {
+        if self.jobs.has(&shard.name) {
+            return Ok(false);
+        }
+        let claim = id.claim();
+        let standing = if claimed.contains(&claim) { self.claims.standing(&claim).await? } else { None };
+        Ok(match standing {
             Some(Standing::Live | Standing::Ended) => false,
             Some(Standing::Free(_)) => true,
             None => self.memory(|memory| memory.redriven.due(sweep, &shard.name, shard.created, self.clock.now())),

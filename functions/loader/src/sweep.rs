@@ -31,10 +31,11 @@ impl Loader {
         let driven = due.len();
         let handled = futures::stream::iter(due).map(|event| async move { self.handle(&event).await });
         handled.buffer_unordered(AT_ONCE).for_each(|_| async {}).await;
+        let mut failed = None;
         for ended in self.records.unpublished(None).await.map_err(unconfirmed)? {
-            self.publish(&ended).await?;
+            failed = failed.or(self.publish(&ended).await.err());
         }
-        Ok(driven)
+        failed.map_or(Ok(driven), Err)
     }
 
     /// The parts without a ledger row that are due, as events: of all open runs, or of one. Completes runs on its way: an
@@ -42,8 +43,14 @@ impl Loader {
     pub async fn due(&self, sweep: Sweep, only: Option<&RunId>) -> Result<Vec<Event>, Why> {
         let mut due = Vec::new();
         for run in open_runs(&*self.objects, only).await? {
-            self.due_of(sweep, &run, &mut due).await?;
-            self.complete(&run).await?;
+            // What hinders one run must not hinder the others.
+            let looked = match self.due_of(sweep, &run, &mut due).await {
+                Ok(()) => self.complete(&run).await.map(|_| ()),
+                Err(why) => Err(why),
+            };
+            if let Err(why) = looked {
+                tracing::warn!(%run, "the sweep could not see to run {run}: {why:?}");
+            }
         }
         Ok(due)
     }

@@ -4,6 +4,7 @@ use crate::Splitter;
 use crate::lines::Lines;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use tasuki_relay::names::{self, Bucket, ShardId, ShardIndex};
 use tasuki_relay::pipeline::Pipeline;
@@ -40,7 +41,16 @@ impl Splitter {
         let mut rows = self.rows.open(&meta).await?;
         let mut writer = Writer::new(self, plan, pipeline.clone())?;
         let mut lines = Lines::new(&pipeline);
-        while let Some(batch) = rows.next().await? {
+        loop {
+            let batch = match rows.next().await {
+                Ok(Some(batch)) => batch,
+                Ok(None) => return writer.close().await,
+                Err(error) => {
+                    // Shards on their way must land before anybody counts what is there.
+                    while writer.writes.join_next().await.is_some() {}
+                    return Err(error.into());
+                }
+            };
             for row in batch {
                 writer.push(lines.line(row)).await?;
             }
@@ -48,7 +58,6 @@ impl Splitter {
                 return Err(Ended::Later(Why::Stopping));
             }
         }
-        writer.close().await
     }
 
     /// The one empty shard that says that the run is refused.
@@ -61,7 +70,7 @@ impl Splitter {
     /// The source is gone after shards were cut: the holes below the highest shard are filled with failures, and an empty
     /// shard behind it says what the run came to.
     async fn source_gone(&self, plan: &Plan) -> Result<(), Why> {
-        let (mut there, mut after) = (Vec::new(), None::<String>);
+        let (mut there, mut after) = (BTreeSet::new(), None::<String>);
         loop {
             let page = self.objects.list(Bucket::Shards, &names::shards(&plan.run), after.as_deref(), PAGE).await?;
             after = page.last().map(|meta| meta.name.clone());
@@ -70,8 +79,11 @@ impl Splitter {
                 break;
             }
         }
+        if there.contains(&ShardIndex::REFUSAL.0) {
+            return Ok(()); // refused already, before the file went
+        }
         let size = u64::from(plan.rows_per_shard);
-        let behind = there.iter().max().map_or(0, |highest| highest + 1);
+        let behind = there.last().map_or(0, |highest| highest + 1);
         for hole in (0..behind).filter(|shard| !there.contains(shard)) {
             let first = u64::from(hole) * size;
             let failed =

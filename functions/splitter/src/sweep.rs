@@ -7,7 +7,7 @@ use std::time::Duration;
 use tasuki_relay::claims::Standing;
 use tasuki_relay::names::{self, Bucket, Dropped, RunId};
 use tasuki_relay::ports::{Event, Meta, Why};
-use tasuki_relay::sweep::{PAGE, REDRIVES_MAX, Sweep, open_runs};
+use tasuki_relay::sweep::{FIRST_AGE, PAGE, REDRIVES_MAX, Sweep, open_runs};
 
 /// Splits that a sweep drives at once.
 const AT_ONCE: usize = 4;
@@ -32,23 +32,24 @@ impl Splitter {
     /// Inbox objects without a plan, and open runs whose split did not end, as events.
     pub async fn due(&self, sweep: Sweep, only: Option<&RunId>) -> Result<Vec<Event>, Why> {
         let mut due = Vec::new();
-        for run in open_runs(&*self.objects, only).await? {
-            let unfinished = match self.claims.standing(&names::split(&run)).await? {
+        let runs = open_runs(&*self.objects, only).await?;
+        for run in runs.iter().filter(|run| !self.jobs.has(&names::split(run))) {
+            let unfinished = match self.claims.standing(&names::split(run)).await? {
                 Some(Standing::Live | Standing::Ended) => None,
-                Some(Standing::Free(_)) => self.open(&run).await?,
-                None => self.open(&run).await?.filter(|(meta, _)| self.is_due(sweep, meta)),
+                Some(Standing::Free(_)) => self.open(run).await?,
+                None => self.open(run).await?.filter(|(meta, _)| self.is_due(sweep, run, meta)),
             };
             due.extend(unfinished.map(|(_, event)| event));
         }
         let mut after = None::<String>;
         while due.len() < REDRIVES_MAX {
             let page = self.objects.list(Bucket::Inbox, "", after.as_deref(), PAGE).await?;
-            for meta in page.iter().filter(|meta| self.is_recent(meta) && Dropped::parse_object(&meta.name).is_ok()) {
+            for meta in page.iter().filter(|meta| self.is_of_age(sweep, meta)) {
                 let run = self.run_of(&meta.name, meta.generation);
-                let wanted = only.is_none_or(|only| *only == run);
+                let wanted = only.is_none_or(|only| *only == run) && !self.jobs.has(&names::split(&run));
                 if wanted
                     && self.objects.stat(Bucket::State, &names::plan(&run)).await?.is_none()
-                    && self.is_due(sweep, meta)
+                    && self.is_due(sweep, &run, meta)
                 {
                     due.push(Event { bucket: Bucket::Inbox, name: meta.name.clone(), generation: meta.generation });
                 }
@@ -68,11 +69,16 @@ impl Splitter {
         Ok(open.map(|Open { name, generation }| (object.meta, Event { bucket: Bucket::Inbox, name, generation })))
     }
 
-    fn is_recent(&self, meta: &Meta) -> bool {
-        self.clock.now().since(meta.created) < self.settings.inbox_retention.saturating_sub(DAY)
+    /// A dropped file whose event may be lost, and that the inbox keeps long enough to split it.
+    fn is_of_age(&self, sweep: Sweep, meta: &Meta) -> bool {
+        let age = self.clock.now().since(meta.created);
+        let is_recent = age < self.settings.inbox_retention.saturating_sub(DAY);
+        is_recent && (sweep == Sweep::Now || age >= FIRST_AGE) && Dropped::parse_object(&meta.name).is_ok()
     }
 
-    fn is_due(&self, sweep: Sweep, meta: &Meta) -> bool {
-        self.swept.lock().unwrap_or_else(PoisonError::into_inner).due(sweep, &meta.name, meta.created, self.clock.now())
+    /// By run, not by name: another version of a file is another run.
+    fn is_due(&self, sweep: Sweep, run: &RunId, meta: &Meta) -> bool {
+        let mut swept = self.swept.lock().unwrap_or_else(PoisonError::into_inner);
+        swept.due(sweep, run.as_str(), meta.created, self.clock.now())
     }
 }

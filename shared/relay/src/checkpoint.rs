@@ -87,8 +87,12 @@ impl Checkpoints {
         let mut last_words = BTreeMap::<u32, u64>::new();
         for (epoch, line) in self.lines() {
             match line {
-                CheckpointLine::Marker { ordinal } => drop(last_words.insert(epoch, *ordinal)),
-                CheckpointLine::Settled(_) | CheckpointLine::Unsettled { .. } => drop(last_words.remove(&epoch)),
+                CheckpointLine::Marker { ordinal } => {
+                    last_words.insert(epoch, *ordinal);
+                }
+                CheckpointLine::Settled(_) | CheckpointLine::Unsettled { .. } | CheckpointLine::Proof { .. } => {
+                    last_words.remove(&epoch);
+                }
             }
         }
         let mut deaths = BTreeMap::<u64, usize>::new();
@@ -97,8 +101,12 @@ impl Checkpoints {
     }
 }
 
+/// The model answered in this epoch.
 fn is_answer(line: &CheckpointLine) -> bool {
-    matches!(line, CheckpointLine::Settled(AnswerLine { outcome: Outcome::Answer(_), .. }))
+    matches!(
+        line,
+        CheckpointLine::Settled(AnswerLine { outcome: Outcome::Answer(_), .. }) | CheckpointLine::Proof { .. }
+    )
 }
 
 #[cfg(test)]

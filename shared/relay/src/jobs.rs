@@ -64,6 +64,11 @@ impl Jobs {
         Ok(told)
     }
 
+    /// The job of this name is at work.
+    pub fn has(&self, name: &str) -> bool {
+        self.at_work.lock().unwrap_or_else(PoisonError::into_inner).contains_key(name)
+    }
+
     /// Cancelled once the process stops.
     pub fn stop(&self) -> &CancellationToken {
         &self.stop

@@ -289,6 +289,16 @@ pub fn parked(run: &RunId) -> String {
     format!("control/{run}/parked")
 }
 
+/// Where a listing of claims starts that goes along with a listing of shards after `shard`.
+pub fn claims_after(shard: &str) -> String {
+    format!("claims/{}", shard.strip_suffix(".ndjson").unwrap_or(shard))
+}
+
+/// `claims/<run>/`: the prefix of a run's claims.
+pub fn claims(run: &RunId) -> String {
+    format!("claims/{run}/")
+}
+
 /// `<run>/`: the prefix of a run's shards, and of its answers.
 pub fn shards(run: &RunId) -> String {
     format!("{run}/")

@@ -383,6 +383,9 @@ pub enum Why {
 
 impl From<ObjectsError> for Why {
     fn from(error: ObjectsError) -> Why {
-        Why::Unconfirmed(error.to_string())
+        match error {
+            ObjectsError::Denied(what) => Why::Systemic(format!("storage does not allow it: {what}")),
+            ObjectsError::Precondition | ObjectsError::Unknown(_) => Why::Unconfirmed(error.to_string()),
+        }
     }
 }

@@ -172,13 +172,19 @@ pub fn slot(shard: ShardIndex) -> u32 {
 
 /// The end state that a RUNNING run reaches now, if it does.
 ///
-/// `refused` is the greatest shard whose header says so: [`ShardIndex::REFUSAL`] ends the run at once; any other waits,
-/// as every end does, until the sum of the counters equals what the totals promise, in shards and in rows.
+/// `refused` is the greatest shard whose header says so: [`ShardIndex::REFUSAL`] ends the run at once, any other once all
+/// shards of the totals are there. Every other end waits until the sum of the counters equals what the totals promise, in
+/// shards and in rows.
 pub fn end_state(refused: Option<ShardIndex>, expected: Option<Totals>, counts: &Counts) -> Option<RunState> {
     if refused == Some(ShardIndex::REFUSAL) {
         return Some(RunState::Failed);
     }
-    let reached = expected? == Totals { shards: counts.shards, rows: counts.rows() };
+    let expected = expected?;
+    let reached = match refused {
+        // The totals of a source that is gone count what was there; a late writer may have added to it.
+        Some(_) => counts.shards >= expected.shards,
+        None => expected == Totals { shards: counts.shards, rows: counts.rows() },
+    };
     reached.then_some(match refused {
         Some(_) => RunState::Failed,
         None if counts.cancelled > 0 => RunState::Cancelled,

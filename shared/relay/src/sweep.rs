@@ -3,7 +3,7 @@
 use crate::clock::Millis;
 use crate::names::{self, Bucket, RunId};
 use crate::ports::{Objects, ObjectsError};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// Most objects that one sweep drives again per run: a sweep works inside a request.
@@ -25,8 +25,11 @@ pub enum Sweep {
 /// The ages at which an object without a claim is driven again.
 fn thresholds() -> impl Iterator<Item = Duration> {
     let hourly = (0..).map(|n| MINUTE * 100 + MINUTE * 60 * n); // 40 + 60, and then every 60
-    [MINUTE * 10, MINUTE * 20, MINUTE * 40].into_iter().chain(hourly)
+    [FIRST_AGE, MINUTE * 20, MINUTE * 40].into_iter().chain(hourly)
 }
+
+/// The age below which nothing is driven again.
+pub const FIRST_AGE: Duration = Duration::from_secs(600);
 
 /// Whether a threshold lies after `last` (the age at the last re-drive) and not after `age`.
 fn is_due(last: Option<Duration>, age: Duration) -> bool {
@@ -49,6 +52,12 @@ impl Redriven {
             self.0.insert(name.to_owned(), age);
         }
         due
+    }
+
+    /// Forgets the objects of runs that are no longer open. Their names start with the run's.
+    pub fn keep(&mut self, open: &[RunId]) {
+        let open: BTreeSet<&str> = open.iter().map(RunId::as_str).collect();
+        self.0.retain(|name, _| name.split('/').next().is_some_and(|run| open.contains(run)));
     }
 
     /// Forgets what starts with `prefix`: its run has ended.

@@ -110,6 +110,11 @@ pub enum CheckpointLine {
         /// Why it was given back.
         why: GivenBack,
     },
+    /// The model answered about this row of another shard: it is not down.
+    Proof {
+        /// The row.
+        ordinal: u64,
+    },
     /// A call about this row is about to start, in a shard that is suspected of killing its process.
     Marker {
         /// The row.
