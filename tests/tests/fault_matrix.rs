@@ -302,3 +302,63 @@ fn a_retry_is_as_old_as_its_parent_and_overwrites_nothing_newer() {
     let beside = retried(true);
     assert_eq!(beside.loaded["k3"], beside.loaded["k0"], "the newer run's answer stays");
 }
+
+#[test]
+fn rows_of_server_errors_end_however_many_and_wherever_they_are() {
+    for acts in [
+        vec!["answer", "dead", "dead", "answer", "answer"],
+        vec!["answer", "dead", "dead", "dead", "answer"],
+        vec!["answer", "answer", "answer", "answer", "answer", "dead"], // alone in its shard
+    ] {
+        let dead = acts.iter().filter(|act| **act == "dead").count();
+        let report = run(world(1, rows(&acts)), []);
+        assert_eq!(
+            (failed(&report, "server_error") as usize, report.loaded.len()),
+            (dead, acts.len() - dead),
+            "{acts:?}"
+        );
+    }
+}
+
+#[test]
+fn rows_of_server_errors_do_not_keep_the_others_waiting() {
+    let pipeline = draw::pipeline(false).replace("[run]\n", "[run]\nmax_in_flight = 1\n");
+    let report = run(Setup { pipeline, ..world(1, rows(&["dead", "dead", "dead", "answer", "answer"])) }, []);
+    assert_eq!((failed(&report, "server_error"), report.loaded.len()), (3, 2));
+}
+
+#[test]
+fn one_call_in_flight_is_enough() {
+    let pipeline = draw::pipeline(false).replace("[run]\n", "[run]\nmax_in_flight = 1\n");
+    let report = run(Setup { pipeline, ..world(1, draw::plain_file(30)) }, []);
+    assert_eq!((report.loaded.len(), report.paid), (30, 30));
+}
+
+#[test]
+fn a_run_whose_every_request_is_refused_stops_no_other_run() {
+    let mut setup = Setup { until: Some(10 * MINUTE), ..world(1, rows(&["invalid"; 120])) };
+    let good: String = (200..300).map(|n| row(n, "answer")).collect();
+    setup.files.push((MINUTE, "p/b.jsonl".to_owned(), good));
+    let report = run(setup, []);
+    assert_eq!((report.loaded.len(), report.failures.len()), (100, 0), "{:?}", report.failures);
+}
+
+#[test]
+fn a_parked_run_can_be_cancelled() {
+    let storm = Storm { from: START, to: START + 10 * MINUTE, systemic: false };
+    let first = RunId::of("inbox", "p/a.jsonl", 2);
+    let hand = vec![(MINUTE, ByHand::Puts(Bucket::State, names::parked(&first), String::new()))];
+    let setup =
+        Setup { by_hand: hand, storm: Some(storm), cancel_at: Some(3 * MINUTE), ..world(1, draw::plain_file(20)) };
+    assert_eq!(only_state(&run(setup, [])), RunState::Cancelled);
+}
+
+#[test]
+fn shards_that_land_late_do_not_keep_a_run_open_whose_source_is_gone() {
+    for seed in 0..10 {
+        let hand = vec![(Duration::from_secs(20), ByHand::Purges(Bucket::Inbox, "p/".into()))];
+        let setup = Setup { by_hand: hand, ..world(seed, draw::plain_file(42)) };
+        let late = [("splitter create shards", 5, Fault::Late), ("splitter create shards", 7, Fault::Late)];
+        assert_eq!(run(setup, late).runs.len(), 1, "seed {seed}: it ended");
+    }
+}
