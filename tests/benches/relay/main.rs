@@ -13,6 +13,7 @@ mod rows;
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 use process::Took;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Measures `tasuki run`.
@@ -31,6 +32,9 @@ struct Options {
     /// How often all is measured
     #[arg(long, global = true, default_value_t = 1)]
     rounds: u32,
+    /// A command built before, measured instead of the one here; several are compared
+    #[arg(long, value_name = "FILE")]
+    tasuki: Vec<PathBuf>,
     /// What `cargo bench` says, and `cargo test` does not.
     #[arg(long, global = true, hide = true)]
     bench: bool,
@@ -67,6 +71,13 @@ struct Line {
     took: Took,
 }
 
+/// What is measured: a command, or the bare loop.
+struct Entry {
+    name: String,
+    command: Option<PathBuf>,
+    lines: Vec<Line>,
+}
+
 fn main() -> Result<()> {
     let options = Options::parse();
     match &options.part {
@@ -75,27 +86,31 @@ fn main() -> Result<()> {
         None if !options.bench => return Ok(()), // `cargo test --benches`: a bench is no test
         None => (),
     }
-    let tasuki = command::build()?;
-    let folder = tempfile::tempdir()?;
-    let input = rows::write(folder.path(), options.rows)?;
     let Options { rows, latency_ms, in_flight, .. } = options;
-    let ideal = options.ideal().as_secs_f64();
+    let folder = tempfile::tempdir()?;
+    let input = rows::write(folder.path(), rows)?;
+    let commands = if options.tasuki.is_empty() { vec![command::build()?] } else { options.tasuki.clone() };
+    let mut entries: Vec<Entry> = vec![Entry { name: "bare loop".to_owned(), command: None, lines: Vec::new() }];
+    entries.extend(commands.into_iter().map(|command| {
+        let name = command.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Entry { name: format!("{name} run"), command: Some(command), lines: Vec::new() }
+    }));
     say(&format!(
-        "\n{rows} rows of {:.0} bytes, {latency_ms} ms a call, {in_flight} in flight: {ideal:.2} s at best\n{}\n",
+        "\n{rows} rows of {:.0} bytes, {latency_ms} ms a call, {in_flight} in flight: {:.2} s at best\n{}\n",
         input.metadata()?.len() as f64 / f64::from(rows),
+        options.ideal().as_secs_f64(),
         machine::describe(),
     ))?;
     say(&format!(
-        "{:<12} {:>8} {:>8} {:>10} {:>11} {:>9} {:>8} {:>8}",
+        "{:<16} {:>8} {:>8} {:>10} {:>11} {:>9} {:>8} {:>8}",
         "", "wall s", "× best", "process s", "CPU ms/row", "user s", "system s", "peak MB"
     ))?;
-    let (mut ours, mut bares) = (Vec::new(), Vec::new());
     for _ in 0..options.rounds {
-        for (name, lines) in [("tasuki run", &mut ours), ("bare loop", &mut bares)] {
+        for Entry { name, command, lines } in &mut entries {
             let server = model::Server::start(&options)?;
-            let line = match name {
-                "tasuki run" => command::measure(&options, &tasuki, &server, &input)?,
-                _ => bare::measure(&options, &server, &input)?,
+            let line = match command {
+                Some(command) => command::measure(&options, command, &server, &input)?,
+                None => bare::measure(&options, &server, &input)?,
             };
             let calls = server.calls()?;
             ensure!(calls == u64::from(rows), "{name}: {rows} rows took {calls} calls: this measures something else");
@@ -103,19 +118,19 @@ fn main() -> Result<()> {
             lines.push(line);
         }
     }
-    let ratio = |of: fn(&Line) -> f64| median(&ours, of) / median(&bares, of);
-    say(&format!(
-        "\ntasuki run / bare loop: wall {:.2}, CPU {:.2}, memory {:.2} (medians)\n{}",
-        ratio(|line| line.wall.as_secs_f64()),
-        ratio(|line| line.took.cpu().as_secs_f64()),
-        ratio(|line| line.took.peak_bytes as f64),
-        machine::load(),
-    ))
+    say("\nmedians, as multiples of the first line's:")?;
+    let columns: [fn(&Line) -> f64; 3] =
+        [|line| line.wall.as_secs_f64(), |line| line.took.cpu().as_secs_f64(), |line| line.took.peak_bytes as f64];
+    for Entry { name, lines, .. } in &entries {
+        let [wall, cpu, peak] = columns.map(|of| median(lines, of) / median(&entries[0].lines, of));
+        say(&format!("{name:<16} wall {wall:.2}, CPU {cpu:.2}, memory {peak:.2}"))?;
+    }
+    say(&machine::load())
 }
 
 fn show(name: &str, Line { wall, took }: &Line, options: &Options) -> Result<()> {
     say(&format!(
-        "{name:<12} {:>8.2} {:>8.3} {:>10.2} {:>11.4} {:>9.2} {:>8.2} {:>8.0}",
+        "{name:<16} {:>8.2} {:>8.3} {:>10.2} {:>11.4} {:>9.2} {:>8.2} {:>8.0}",
         wall.as_secs_f64(),
         wall.as_secs_f64() / options.ideal().as_secs_f64(),
         took.wall.as_secs_f64(),
