@@ -39,7 +39,7 @@ impl Generator {
         };
         let (done, rows) = part(lines);
         if rows.is_empty() {
-            return self.write_answers(header, done).await;
+            return self.write_answers(&header, &done).await;
         }
         if self.exists(&names::parked(&id.run)).await? {
             return Ok(Verdict::Done);
@@ -157,12 +157,11 @@ impl Generator {
     }
 
     /// Creates the answers object. Whoever created it first decides: a valid one is a success.
-    async fn write_answers(&self, header: Header, lines: BTreeMap<u64, AnswerLine>) -> Result<Verdict, Why> {
+    async fn write_answers(&self, header: &Header, lines: &BTreeMap<u64, AnswerLine>) -> Result<Verdict, Why> {
         let id = header.id();
-        let lines: Vec<AnswerLine> = lines.into_values().collect();
-        let body = Bytes::from(record::encode(&header, &lines));
+        let body = Bytes::from(record::encode(header, lines.values()));
         match create_once(&*self.objects, Bucket::Answers, &id.object(), body).await? {
-            Written::Won(_) | Written::Identical(_) => log(&header, &lines),
+            Written::Won(_) | Written::Identical(_) => log(header, lines),
             Written::Foreign(_) => tracing::warn!(shard = %id, "another process wrote the answers first: theirs stand"),
         }
         Ok(Verdict::Done)
@@ -186,9 +185,9 @@ fn part(lines: Vec<ShardLine>) -> (BTreeMap<u64, AnswerLine>, Vec<Todo>) {
     (done, rows)
 }
 
-fn log(header: &Header, lines: &[AnswerLine]) {
-    let failed = lines.iter().filter(|line| matches!(line.outcome, Outcome::Failed(_))).count();
-    let calls: u32 = lines.iter().map(|line| line.spent.attempts).sum();
+fn log(header: &Header, lines: &BTreeMap<u64, AnswerLine>) {
+    let failed = lines.values().filter(|line| matches!(line.outcome, Outcome::Failed(_))).count();
+    let calls: u32 = lines.values().map(|line| line.spent.attempts).sum();
     tracing::info!(run = %header.run, shard = %header.shard, rows = lines.len(), failed, calls, "generated shard {} of run {}", header.shard, header.run);
 }
 
@@ -199,8 +198,8 @@ struct Shard {
     epoch: u32,
     seq: u32,
     done: BTreeMap<u64, AnswerLine>,
-    /// Settled, but in no checkpoint yet.
-    unsaved: Vec<CheckpointLine>,
+    /// Of `done`, but in no checkpoint yet.
+    unsaved: Vec<u64>,
     /// Unsaved lines at which the next checkpoint is written: grows while writes fail.
     save_at: usize,
     /// Rows without an outcome, and why they would be given back.
@@ -217,7 +216,7 @@ impl Shard {
                 self.left.remove(&line.ordinal);
                 self.answered |= matches!(line.outcome, Outcome::Answer(_));
                 self.generator.meter.settled(&line.outcome, &line.spent);
-                self.unsaved.push(CheckpointLine::Settled(line.clone()));
+                self.unsaved.push(line.ordinal);
                 self.done.insert(line.ordinal, line);
             }
             RowEnd::Back { todo, why } => drop(self.left.insert(todo.ordinal, (todo, why))),
@@ -248,7 +247,8 @@ impl Shard {
                 end = ends.recv() => match end {
                     Some(end) => {
                         self.take(end);
-                        if self.unsaved.len() >= self.save_at {
+                        // After the last row come the answers, which hold all.
+                        if self.unsaved.len() >= self.save_at && !self.left.is_empty() {
                             self.save(Vec::new()).await;
                         }
                     }
@@ -291,14 +291,14 @@ impl Shard {
     }
 
     /// Writes a checkpoint of what is unsaved, and of `more`. False when it was not confirmed: the lines stay unsaved.
-    async fn save(&mut self, more: Vec<CheckpointLine>) -> bool {
-        let lines: Vec<CheckpointLine> = self.unsaved.iter().cloned().chain(more).collect();
-        if lines.is_empty() {
+    async fn save(&mut self, more: Vec<CheckpointLine<&AnswerLine>>) -> bool {
+        if self.unsaved.is_empty() && more.is_empty() {
             return true;
         }
+        let settled = self.unsaved.iter().map(|ordinal| CheckpointLine::Settled(&self.done[ordinal]));
+        let body = Bytes::from(encode_lines(&settled.chain(more).collect::<Vec<_>>()));
         let segment = Segment { shard: self.job.id.clone(), epoch: self.epoch, seq: self.seq };
         self.seq += 1;
-        let body = Bytes::from(encode_lines(&lines));
         let written = create_once(&*self.generator.objects, Bucket::State, &segment.object(), body).await;
         let confirmed = matches!(written, Ok(Written::Won(_) | Written::Identical(_)));
         let step = self.generator.settings.rows_per_checkpoint;
@@ -382,7 +382,7 @@ impl Shard {
         let mut tries = 0;
         loop {
             tries += 1;
-            match self.generator.write_answers(header.clone(), self.done.clone()).await {
+            match self.generator.write_answers(&header, &self.done).await {
                 Err(why) if tries >= ANSWERS_TRIES => return Err(why),
                 Err(_) => sleep(Duration::from_secs(1 << tries)).await,
                 done => return done,
