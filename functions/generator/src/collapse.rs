@@ -43,16 +43,24 @@ impl Collapse {
 }
 
 impl Lead {
-    /// Tells the followers how it ended.
+    /// Tells the followers, where there are any, how it ended.
     pub fn tell(mut self, outcome: &Outcome) {
-        if let Some(tell) = self.tell.take() {
-            tell.send(outcome.clone()).ok(); // nobody may be waiting
+        let followers = self.leave().is_some_and(|waiting| waiting.strong_count() > Some(1));
+        if let Some(tell) = self.tell.take().filter(|_| followers) {
+            tell.send(outcome.clone()).ok(); // they may have been cut
         }
+    }
+
+    /// Takes the prompt off the list: who joins from now on leads.
+    fn leave(&self) -> Option<Waiting> {
+        self.all.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.fingerprint)
     }
 }
 
 impl Drop for Lead {
     fn drop(&mut self) {
-        self.all.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.fingerprint);
+        if self.tell.is_some() {
+            self.leave(); // else somebody else may lead by now
+        }
     }
 }

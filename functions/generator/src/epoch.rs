@@ -29,8 +29,8 @@ pub(crate) struct Epoch {
     pub epoch: u32,
     pub seq: u32,
     pub done: BTreeMap<u64, AnswerLine>,
-    /// Settled, but in no checkpoint yet.
-    pub unsaved: Vec<CheckpointLine>,
+    /// Of `done`, but in no checkpoint yet.
+    pub unsaved: Vec<u64>,
     /// Unsaved lines at which the next checkpoint is written: grows while writes fail.
     pub save_at: usize,
     /// Rows without an outcome, and why they would be given back.
@@ -40,6 +40,8 @@ pub(crate) struct Epoch {
     pub answered: bool,
     /// A row that was answered in an earlier one.
     pub answered_before: Option<Todo>,
+    /// A row that was asked again only to see whether the model answers, and was answered.
+    pub proof: Option<u64>,
 }
 
 impl Epoch {
@@ -49,7 +51,7 @@ impl Epoch {
                 self.left.remove(&line.ordinal);
                 self.answered |= matches!(line.outcome, Outcome::Answer(_));
                 self.generator.meter.settled(&line.outcome, &line.spent);
-                self.unsaved.push(CheckpointLine::Settled(line.clone()));
+                self.unsaved.push(line.ordinal);
                 self.done.insert(line.ordinal, line);
             }
             RowEnd::Back { todo, why } => drop(self.left.insert(todo.ordinal, (todo, why))),
@@ -83,7 +85,8 @@ impl Epoch {
                 end = ends.recv() => match end {
                     Some(end) => {
                         self.take(end);
-                        if self.unsaved.len() >= self.save_at {
+                        // After the last row come the answers, which hold all.
+                        if self.unsaved.len() >= self.save_at && !self.left.is_empty() {
                             self.save(Vec::new()).await;
                         }
                     }
@@ -122,16 +125,16 @@ impl Epoch {
     }
 
     /// Writes a checkpoint of what is unsaved, and of `more`. False when it was not confirmed: the lines stay unsaved.
-    async fn save(&mut self, more: Vec<CheckpointLine>) -> bool {
-        let lines: Vec<CheckpointLine> = self.unsaved.iter().cloned().chain(more).collect();
-        lines.is_empty() || self.write(&lines).await
+    async fn save(&mut self, more: Vec<CheckpointLine<&AnswerLine>>) -> bool {
+        (self.unsaved.is_empty() && more.is_empty()) || self.write(more).await
     }
 
     /// Writes a checkpoint, if only to see that it can be written.
-    pub async fn write(&mut self, lines: &[CheckpointLine]) -> bool {
+    pub async fn write(&mut self, more: Vec<CheckpointLine<&AnswerLine>>) -> bool {
+        let settled = self.unsaved.iter().map(|ordinal| CheckpointLine::Settled(&self.done[ordinal]));
+        let body = Bytes::from(encode_lines(&settled.chain(more).collect::<Vec<_>>()));
         let segment = Segment { shard: self.job.id.clone(), epoch: self.epoch, seq: self.seq };
         self.seq += 1;
-        let body = Bytes::from(encode_lines(lines));
         let written = create_once(&*self.generator.objects, Bucket::State, &segment.object(), body).await;
         let confirmed = matches!(written, Ok(Written::Won(_) | Written::Identical(_)));
         if let Err(ObjectsError::Denied(what)) = written {
@@ -196,31 +199,26 @@ impl Epoch {
     }
 
     /// Asks once more about a row that was answered in an earlier epoch: only rows with server errors are left, and nothing else
-    /// would tell a row that the model cannot take from a model that is down. The answer goes to a checkpoint as proof, and is
-    /// counted as wasted.
+    /// would tell a row that the model cannot take from a model that is down. The answer is thrown away, and counted as wasted.
     async fn probe(&mut self) {
         let Some(row) = self.answered_before.take().or_else(|| self.job.run.answered()) else { return };
         let Ok(ask) = self.job.run.prompter.ask(row.row.clone()) else { return };
         if !matches!(self.job.halted(), None | Some(Halt::Spent)) {
             return;
         }
-        let of_this_shard = self.done.contains_key(&row.ordinal);
         // A job of its own: the shard's may be halted, because its budget of retries is spent.
         let job = Job::new(self.job.id.clone(), self.job.run.clone(), self.job.lease.clone(), 0);
         let Some(_permits) = self.generator.permits(&job).await else { return };
         let fingerprint = self.job.run.prompter.fingerprint(&ask.prompt);
         if let RowEnd::Settled(line) = self.generator.ask(&job, row, ask, fingerprint).await {
             self.answered = matches!(line.outcome, Outcome::Answer(_));
-            if of_this_shard {
-                self.unsaved.push(CheckpointLine::Settled(line));
-            } else if self.answered {
-                self.unsaved.push(CheckpointLine::Proof { ordinal: line.ordinal });
-            }
+            self.proof = self.answered.then_some(line.ordinal);
         }
     }
 
     /// Writes the answers if every row has its outcome; else a last checkpoint, and the claim goes back.
-    pub async fn finish(mut self, claim: Claim, header: Header) -> Result<Verdict, Why> {
+    pub async fn finish(mut self, claim: Claim, mut header: Header) -> Result<Verdict, Why> {
+        header.wasted_answers += u64::from(self.proof.is_some());
         let halted = self.job.halted();
         if let Some((reason, message)) = halted.as_ref().and_then(Halt::seal).filter(|_| self.job.lease.may_spend()) {
             for (row, _) in std::mem::take(&mut self.left).into_values() {
@@ -229,23 +227,24 @@ impl Epoch {
         }
         let mut why = halted.as_ref().map_or(Why::Spent, Halt::why);
         if self.left.is_empty() {
-            match self.write_answers(header).await {
+            match self.write_answers(&header).await {
                 Ok(verdict) => return Ok(verdict),
                 Err(error) => why = error,
             }
         }
         let back = self.left.values().filter(|(row, why)| !row.spent.is_nothing() || *why != GivenBack::Stopped);
-        let back = back.map(|(row, why)| unsettled(row, *why)).collect();
-        self.save(back).await;
+        let back = back.map(|(row, why)| unsettled(row, *why));
+        let proof = self.proof.map(|ordinal| CheckpointLine::Proof { ordinal });
+        self.save(back.chain(proof).collect()).await;
         claim.release().await;
         if halted == Some(Halt::Parked) { Ok(Verdict::Done) } else { Err(why) }
     }
 
-    async fn write_answers(&self, header: Header) -> Result<Verdict, Why> {
+    async fn write_answers(&self, header: &Header) -> Result<Verdict, Why> {
         let mut tries = 0;
         loop {
             tries += 1;
-            match self.generator.write_answers(header.clone(), self.done.clone()).await {
+            match self.generator.write_answers(header, &self.done).await {
                 Err(why) if tries >= ANSWERS_TRIES => return Err(why),
                 Err(_) => sleep(Duration::from_secs(1 << tries)).await,
                 done => return done,
@@ -254,7 +253,7 @@ impl Epoch {
     }
 }
 
-fn unsettled(row: &Todo, why: GivenBack) -> CheckpointLine {
+fn unsettled<'a>(row: &Todo, why: GivenBack) -> CheckpointLine<&'a AnswerLine> {
     CheckpointLine::Unsettled { ordinal: row.ordinal, spent: row.spent, why }
 }
 

@@ -29,7 +29,7 @@ impl Generator {
         };
         let (done, rows) = part(lines);
         if rows.is_empty() {
-            return self.write_answers(header, done).await;
+            return self.write_answers(&header, &done).await;
         }
         let sealed = self.exists(&names::cancel(&id.run)).await?;
         if !sealed && self.exists(&names::parked(&id.run)).await? {
@@ -139,6 +139,7 @@ impl Generator {
             left: BTreeMap::new(),
             withheld: Vec::new(),
             answered: false,
+            proof: None,
             answered_before,
         };
         for row in todo.extract_if(.., |row| poison.contains(&row.ordinal)) {
@@ -151,7 +152,7 @@ impl Generator {
         } else {
             shard.look_at_control().await;
         }
-        if self.storage.is_open() && shard.write(&[]).await {
+        if self.storage.is_open() && shard.write(Vec::new()).await {
             self.storage.close();
         }
         if claim.deaths >= DEATHS_SUSPECT {
@@ -166,12 +167,15 @@ impl Generator {
     }
 
     /// Creates the answers object. Whoever created it first decides: a valid one is a success.
-    pub(crate) async fn write_answers(&self, header: Header, lines: BTreeMap<u64, AnswerLine>) -> Result<Verdict, Why> {
+    pub(crate) async fn write_answers(
+        &self,
+        header: &Header,
+        lines: &BTreeMap<u64, AnswerLine>,
+    ) -> Result<Verdict, Why> {
         let id = header.id();
-        let lines: Vec<AnswerLine> = lines.into_values().collect();
-        let body = Bytes::from(record::encode(&header, &lines));
+        let body = Bytes::from(record::encode(header, lines.values()));
         match create_once(&*self.objects, Bucket::Answers, &id.object(), body).await? {
-            Written::Won(_) | Written::Identical(_) => log(&header, &lines),
+            Written::Won(_) | Written::Identical(_) => log(header, lines),
             Written::Foreign(_) => tracing::warn!(shard = %id, "another process wrote the answers first: theirs stand"),
         }
         Ok(Verdict::Done)
@@ -195,8 +199,8 @@ fn part(lines: Vec<ShardLine>) -> (BTreeMap<u64, AnswerLine>, Vec<Todo>) {
     (done, rows)
 }
 
-fn log(header: &Header, lines: &[AnswerLine]) {
-    let failed = lines.iter().filter(|line| matches!(line.outcome, Outcome::Failed(_))).count();
-    let calls: u32 = lines.iter().map(|line| line.spent.attempts).sum();
+fn log(header: &Header, lines: &BTreeMap<u64, AnswerLine>) {
+    let failed = lines.values().filter(|line| matches!(line.outcome, Outcome::Failed(_))).count();
+    let calls: u32 = lines.values().map(|line| line.spent.attempts).sum();
     tracing::info!(run = %header.run, shard = %header.shard, rows = lines.len(), failed, calls, "generated shard {} of run {}", header.shard, header.run);
 }

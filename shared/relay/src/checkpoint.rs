@@ -44,7 +44,14 @@ impl Checkpoints {
     pub fn settled(&self) -> (BTreeMap<u64, AnswerLine>, u64) {
         let (mut settled, mut wasted) = (BTreeMap::<u64, AnswerLine>::new(), 0);
         for (_, line) in self.lines() {
-            let CheckpointLine::Settled(line) = line else { continue };
+            let line = match line {
+                CheckpointLine::Settled(line) => line,
+                CheckpointLine::Proof { .. } => {
+                    wasted += 1;
+                    continue;
+                }
+                CheckpointLine::Unsettled { .. } | CheckpointLine::Marker { .. } => continue,
+            };
             match settled.get(&line.ordinal) {
                 None => drop(settled.insert(line.ordinal, line.clone())),
                 Some(first) if first != line => wasted += u64::from(line.spent.paid_calls > 0),

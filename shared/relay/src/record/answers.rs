@@ -95,12 +95,12 @@ impl AddAssign for Usage {
     }
 }
 
-/// One line of a checkpoint segment.
+/// One line of a checkpoint segment; `A` is an [`AnswerLine`], owned where it is read and borrowed where it is written.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum CheckpointLine {
+pub enum CheckpointLine<A = AnswerLine> {
     /// A row that has its outcome.
-    Settled(AnswerLine),
+    Settled(A),
     /// A row that was given back without one when its shard was released.
     Unsettled {
         /// The row.

@@ -24,10 +24,11 @@ pub struct Corrupt {
 }
 
 /// A header and its lines, one JSON text a line.
-pub fn encode<H: Serialize, L: Serialize>(header: &H, lines: &[L]) -> Vec<u8> {
-    let mut text = Vec::with_capacity(256 * (lines.len() + 2));
+pub fn encode<'l, H: Serialize, L: Serialize + 'l>(header: &H, lines: impl IntoIterator<Item = &'l L>) -> Vec<u8> {
+    let lines = lines.into_iter();
+    let mut text = Vec::with_capacity(256 * (lines.size_hint().0 + 2));
     line(&mut text, header);
-    lines.iter().for_each(|each| line(&mut text, each));
+    lines.for_each(|each| line(&mut text, each));
     text
 }
 
