@@ -4,9 +4,7 @@ use serde_json::json;
 use std::sync::Arc;
 use tasuki_relay::clock::Millis;
 use tasuki_relay::names::{RunId, ShardId, ShardIndex};
-use tasuki_relay::pipeline::{
-    AnswerColumn, DEFAULT_MODEL, KeyType, ModelSettings, Pipeline, RunSettings, Thinking, ValueType,
-};
+use tasuki_relay::pipeline::{AnswerColumn, KeyType, ModelSettings, Pipeline, RunSettings, ValueType};
 use tasuki_relay::ports::Part;
 use tasuki_relay::record::{Answer, AnswerLine, Failed, Header, Key, Outcome, Spent, Totals, Usage};
 
@@ -25,20 +23,8 @@ pub fn pipeline(table: &str) -> Pipeline {
         template: "{{ name }}".into(),
         columns: vec!["name".into()],
         answer: vec![column("themes", ValueType::String, Some(2)), column("score", ValueType::Number, None)],
-        model: ModelSettings {
-            name: DEFAULT_MODEL.into(),
-            temperature: None,
-            max_output_tokens: None,
-            retry_output_tokens: None,
-            thinking: Thinking::Minimal,
-        },
-        run: RunSettings {
-            rows_per_shard: None,
-            max_in_flight: 5_000,
-            paid_retries: 1,
-            give_up_after: None,
-            only_changed: false,
-        },
+        model: ModelSettings::default(),
+        run: RunSettings::default(),
         table: table.into(),
     }
 }

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use std::sync::Arc;
 use std::time::Duration;
 use tasuki_relay::gemini::{Gemini, GeminiConfig};
-use tasuki_relay::pipeline::{AnswerColumn, KeyType, ModelSettings, Pipeline, RunSettings, Thinking, ValueType};
+use tasuki_relay::pipeline::{AnswerColumn, KeyType, ModelSettings, Pipeline, RunSettings, ValueType};
 use tasuki_relay::ports::{Ask, Fault, Model, Reply};
 use tasuki_tests::model_server::{Act, CallInfo, ModelServer, RetryEncoding, Script};
 
@@ -34,20 +34,8 @@ fn pipeline() -> Arc<Pipeline> {
         template: "{{ text }}".to_owned(),
         columns: vec!["text".to_owned()],
         answer: vec![column("themes", ValueType::String, Some(6)), column("score", ValueType::Integer, None)],
-        model: ModelSettings {
-            name: "m-lite".to_owned(),
-            temperature: None,
-            max_output_tokens: None,
-            retry_output_tokens: None,
-            thinking: Thinking::Minimal,
-        },
-        run: RunSettings {
-            rows_per_shard: None,
-            max_in_flight: 1,
-            paid_retries: 1,
-            give_up_after: None,
-            only_changed: false,
-        },
+        model: ModelSettings { name: "m-lite".to_owned(), ..ModelSettings::default() },
+        run: RunSettings::default(),
         table: "t".to_owned(),
     })
 }

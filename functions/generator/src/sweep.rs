@@ -1,13 +1,12 @@
 //! The generator's sweep: finds by listing what an event should have brought.
 
 use crate::Generator;
-use futures::StreamExt;
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
 use tasuki_relay::claims::Standing;
 use tasuki_relay::names::{self, Bucket, RunId, ShardId};
 use tasuki_relay::ports::{Event, Meta, ObjectsError};
-use tasuki_relay::sweep::{Marks, PAGE, REDRIVES_MAX, Redriven, Sweep, open_runs};
+use tasuki_relay::sweep::{Marks, PAGE, REDRIVES_MAX, Redriven, Sweep, drive, open_runs};
 
 /// Shards that a sweep drives at once.
 const AT_ONCE: usize = 16;
@@ -23,10 +22,7 @@ impl Generator {
     /// Drives again the shards of open runs that have no answers. Returns how many.
     pub async fn sweep(self: &Arc<Self>) -> Result<usize, ObjectsError> {
         let due = self.due(Sweep::ByAge, None).await?;
-        let driven = due.len();
-        let handled = futures::stream::iter(due).map(|event| async move { self.handle(&event).await });
-        handled.buffer_unordered(AT_ONCE).for_each(|_| async {}).await;
-        Ok(driven)
+        Ok(drive(due, AT_ONCE, |event| async move { self.handle(&event).await }).await)
     }
 
     /// The shards without answers that are due, as events: of all open runs, or of one.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use tasuki_relay::names::ShardId;
-use tasuki_relay::pipeline::{DEFAULT_MODEL, KeyType, ModelSettings, Pipeline, RunSettings, Thinking};
+use tasuki_relay::pipeline::{KeyType, ModelSettings, Pipeline, RunSettings};
 use tasuki_relay::ports::{Loaded, Object, Part};
 use tasuki_relay::record::{self, AnswerLine, Content, Corrupt, Failed, Header, Outcome, ShardLine, Spent};
 
@@ -68,20 +68,8 @@ pub(crate) fn no_pipeline(name: &str) -> Pipeline {
         template: String::new(),
         columns: Vec::new(),
         answer: Vec::new(),
-        model: ModelSettings {
-            name: DEFAULT_MODEL.into(),
-            temperature: None,
-            max_output_tokens: None,
-            retry_output_tokens: None,
-            thinking: Thinking::Minimal,
-        },
-        run: RunSettings {
-            rows_per_shard: None,
-            max_in_flight: 1,
-            paid_retries: 0,
-            give_up_after: None,
-            only_changed: false,
-        },
+        model: ModelSettings::default(),
+        run: RunSettings::default(),
         table: "refused".into(),
     }
 }

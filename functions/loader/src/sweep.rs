@@ -1,11 +1,10 @@
 //! The loader's sweep: parts without a ledger row, runs that are complete, notices that were not sent.
 
 use crate::{Loader, unconfirmed};
-use futures::StreamExt;
 use std::sync::{Arc, PoisonError};
 use tasuki_relay::names::{self, Bucket, RunId, ShardId, ShardIndex};
 use tasuki_relay::ports::{Event, Why};
-use tasuki_relay::sweep::{Marks, PAGE, REDRIVES_MAX, Redriven, Sweep, open_runs};
+use tasuki_relay::sweep::{Marks, PAGE, REDRIVES_MAX, Redriven, Sweep, drive, open_runs};
 
 /// Parts that a sweep loads at once.
 const AT_ONCE: usize = 4;
@@ -28,9 +27,7 @@ impl Loader {
     /// Loads what is due, completes runs, and publishes what was not. Returns how many parts it drove.
     pub async fn sweep(self: &Arc<Self>) -> Result<usize, Why> {
         let due = self.due(Sweep::ByAge, None).await?;
-        let driven = due.len();
-        let handled = futures::stream::iter(due).map(|event| async move { self.handle(&event).await });
-        handled.buffer_unordered(AT_ONCE).for_each(|_| async {}).await;
+        let driven = drive(due, AT_ONCE, |event| async move { self.handle(&event).await }).await;
         let mut failed = None;
         for ended in self.records.unpublished(None).await.map_err(unconfirmed)? {
             failed = failed.or(self.publish(&ended).await.err());

@@ -1,13 +1,12 @@
 //! The splitter's sweep: dropped files whose event was lost, splits that did not end.
 
 use crate::Splitter;
-use futures::StreamExt;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tasuki_relay::claims::Standing;
 use tasuki_relay::names::{self, Bucket, Dropped, RunId};
 use tasuki_relay::ports::{Event, Meta, Why};
-use tasuki_relay::sweep::{FIRST_AGE, PAGE, REDRIVES_MAX, Sweep, open_runs};
+use tasuki_relay::sweep::{FIRST_AGE, PAGE, REDRIVES_MAX, Sweep, drive, open_runs};
 
 /// Splits that a sweep drives at once.
 const AT_ONCE: usize = 4;
@@ -23,10 +22,7 @@ impl Splitter {
     /// Drives again what is due. Returns how many splits.
     pub async fn sweep(self: &Arc<Self>) -> Result<usize, Why> {
         let due = self.due(Sweep::ByAge, None).await?;
-        let driven = due.len();
-        let handled = futures::stream::iter(due).map(|event| async move { self.handle(&event).await });
-        handled.buffer_unordered(AT_ONCE).for_each(|_| async {}).await;
-        Ok(driven)
+        Ok(drive(due, AT_ONCE, |event| async move { self.handle(&event).await }).await)
     }
 
     /// Inbox objects without a plan, and open runs whose split did not end, as events.

@@ -163,7 +163,7 @@ pub fn decide(class: Class, pipeline: &Pipeline, spent: &Spent, history: &Histor
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::{KeyType, ModelSettings, RunSettings, Thinking};
+    use crate::pipeline::{KeyType, ModelSettings, RunSettings};
     use proptest::prelude::*;
 
     fn pipeline(retry_output_tokens: Option<u32>) -> Pipeline {
@@ -175,20 +175,8 @@ mod tests {
             template: String::new(),
             columns: vec![],
             answer: vec![],
-            model: ModelSettings {
-                name: "m".into(),
-                temperature: None,
-                max_output_tokens: None,
-                retry_output_tokens,
-                thinking: Thinking::Minimal,
-            },
-            run: RunSettings {
-                rows_per_shard: None,
-                max_in_flight: 1,
-                paid_retries: 1,
-                give_up_after: None,
-                only_changed: false,
-            },
+            model: ModelSettings { retry_output_tokens, ..ModelSettings::default() },
+            run: RunSettings::default(),
             table: "t".into(),
         }
     }

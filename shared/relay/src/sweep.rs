@@ -2,8 +2,10 @@
 
 use crate::clock::Millis;
 use crate::names::{self, Bucket, RunId};
-use crate::ports::{Objects, ObjectsError};
+use crate::ports::{Event, Objects, ObjectsError};
+use futures::StreamExt;
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
 use std::time::Duration;
 
 /// Most objects that one sweep drives again per run: a sweep works inside a request.
@@ -64,6 +66,13 @@ impl Redriven {
     pub fn forget(&mut self, prefix: &str) {
         self.0.retain(|name, _| !name.starts_with(prefix));
     }
+}
+
+/// Hands what is due to its leg, `at_once` at a time, and waits for all. Returns how many there were.
+pub async fn drive<V, F: Future<Output = V>>(due: Vec<Event>, at_once: usize, handle: impl Fn(Event) -> F) -> usize {
+    let driven = due.len();
+    futures::stream::iter(due).map(handle).buffer_unordered(at_once).for_each(|_| async {}).await;
+    driven
 }
 
 /// The open runs, or `only` that one if it is open.

@@ -15,7 +15,9 @@ pub fn build() -> Result<PathBuf> {
     cargo.args(["build", "--release", "-p", "tasuki", "--message-format=json-render-diagnostics"]);
     // What cargo told this process about its own package would make it build dependencies again that look at it.
     let ours = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
-    std::env::vars().filter(|(name, _)| ours(name)).for_each(|(name, _)| drop(cargo.env_remove(name)));
+    for (name, _) in std::env::vars().filter(|(name, _)| ours(name)) {
+        cargo.env_remove(name);
+    }
     let built = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).stderr(Stdio::inherit()).output()?;
     ensure!(built.status.success(), "the command cannot be built");
     let messages = built.stdout.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok());

@@ -95,13 +95,7 @@ mod tests {
                 retry_output_tokens: Some(200),
                 thinking: Thinking::Low,
             },
-            run: RunSettings {
-                rows_per_shard: None,
-                max_in_flight: 1,
-                paid_retries: 1,
-                give_up_after: None,
-                only_changed: false,
-            },
+            run: RunSettings::default(),
             table: "t".to_owned(),
         };
         Ask {

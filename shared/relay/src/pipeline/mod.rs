@@ -106,6 +106,18 @@ pub struct ModelSettings {
     pub thinking: Thinking,
 }
 
+impl Default for ModelSettings {
+    fn default() -> ModelSettings {
+        ModelSettings {
+            name: DEFAULT_MODEL.to_owned(),
+            temperature: None,
+            max_output_tokens: None,
+            retry_output_tokens: None,
+            thinking: Thinking::Minimal,
+        }
+    }
+}
+
 /// `gemini-3.5-flash-lite`: the cheapest current model that thinks minimally by default (peers.md 5.4).
 pub const DEFAULT_MODEL: &str = "gemini-3.5-flash-lite";
 
@@ -147,6 +159,18 @@ pub struct RunSettings {
     pub give_up_after: Option<Duration>,
     /// Ask only about rows whose prompt, schema or model settings differ from those of the answer in the target; default false.
     pub only_changed: bool,
+}
+
+impl Default for RunSettings {
+    fn default() -> RunSettings {
+        RunSettings {
+            rows_per_shard: None,
+            max_in_flight: 5_000,
+            paid_retries: 1,
+            give_up_after: None,
+            only_changed: false,
+        }
+    }
 }
 
 /// The value of an answer column.

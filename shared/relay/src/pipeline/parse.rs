@@ -236,10 +236,11 @@ fn run(top: &Section<'_>, answer_columns: usize) -> RunSettings {
         duration
     });
     let integer = |field, range| table.and_then(|table| table.integer(field, range)).map(Spanned::into_inner);
+    let defaults = RunSettings::default();
     RunSettings {
         rows_per_shard: rows.map(Spanned::into_inner),
-        max_in_flight: integer("max_in_flight", 1..=100_000).unwrap_or(5_000),
-        paid_retries: integer("paid_retries", 0..=5).unwrap_or(1),
+        max_in_flight: integer("max_in_flight", 1..=100_000).unwrap_or(defaults.max_in_flight),
+        paid_retries: integer("paid_retries", 0..=5).unwrap_or(defaults.paid_retries),
         give_up_after,
         only_changed: table.and_then(|table| table.boolean("only_changed")).is_some_and(Spanned::into_inner),
     }

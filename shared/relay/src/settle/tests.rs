@@ -1,6 +1,6 @@
 use super::*;
 use crate::names::ShardId;
-use crate::pipeline::{AnswerColumn, KeyType, ModelSettings, RunSettings, Thinking, ValueType};
+use crate::pipeline::{AnswerColumn, KeyType, ModelSettings, RunSettings, ValueType};
 use crate::record::{Failed, Spent};
 use proptest::prelude::*;
 use serde_json::json;
@@ -25,13 +25,7 @@ fn pipeline(columns: usize) -> Pipeline {
         template: "{{ name }}".into(),
         columns: vec!["name".into()],
         answer: (0..columns).map(column).collect(),
-        model: ModelSettings {
-            name: "m".into(),
-            temperature: None,
-            max_output_tokens: None,
-            retry_output_tokens: None,
-            thinking: Thinking::Minimal,
-        },
+        model: ModelSettings::default(),
         run: RunSettings {
             rows_per_shard: None,
             max_in_flight: 1,
