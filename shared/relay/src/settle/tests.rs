@@ -185,9 +185,11 @@ fn a_run_ends_when_shards_and_rows_agree_and_not_before() {
     assert_eq!(end_state(None, totals(2, 4), &counts), Some(RunState::Complete));
     for expected in [None, totals(2, 5), totals(3, 4), totals(1, 4)] {
         assert_eq!(end_state(None, expected, &counts), None);
-        assert_eq!(end_state(Some(ShardIndex(1)), expected, &counts), None);
         assert_eq!(end_state(Some(ShardIndex::REFUSAL), expected, &counts), Some(RunState::Failed));
     }
+    assert_eq!(end_state(Some(ShardIndex(2)), totals(3, 4), &counts), None);
+    assert_eq!(end_state(Some(ShardIndex(2)), totals(2, 4), &counts), Some(RunState::Failed));
+    assert_eq!(end_state(Some(ShardIndex(2)), totals(1, 2), &counts), Some(RunState::Failed), "a shard came late");
     let cancelled = Counts { cancelled: 1, ..counts };
     assert_eq!(end_state(None, totals(2, 4), &cancelled), Some(RunState::Cancelled));
     assert_eq!(end_state(Some(ShardIndex(1)), totals(2, 4), &cancelled), Some(RunState::Failed));
