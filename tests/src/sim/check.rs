@@ -172,6 +172,7 @@ impl World {
                     (None, "source_gone") => {
                         self.setup.by_hand.iter().any(|(_, hand)| matches!(hand, ByHand::Purges(..)))
                     }
+                    (None, "changed_meanwhile") => self.setup.files.len() > 1, // a line that said "unchanged" holds no row
                     (None, "bad_json" | "null_key" | "missing_column" | "duplicate_key") => true,
                     (None, _) => false,
                     (_, "cancelled") => self.setup.cancel_at.is_some(),
