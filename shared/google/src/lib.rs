@@ -2,3 +2,5 @@
 //! telemetry. A newcomer's first command builds none of it.
 
 pub mod connect;
+pub mod http;
+pub mod settings;

@@ -1,0 +1,128 @@
+//! The public keys that tokens are signed with, fetched and remembered; signatures are checked by ring.
+
+use jsonwebtoken::crypto::{CryptoProvider, JwtVerifier, KeyUtils};
+use jsonwebtoken::errors::{ErrorKind, Result as JwtResult};
+use jsonwebtoken::jwk::JwkSet;
+use jsonwebtoken::signature::{self, Verifier};
+use jsonwebtoken::{Algorithm, DecodingKey, DecodingKeyKind};
+use ring::signature::{RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents};
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tasuki_relay::clock::{Clock, Millis};
+use tokio::sync::Mutex;
+
+/// Google's public keys ("Verify the Google ID token on your server side").
+const GOOGLE: &str = "https://www.googleapis.com/oauth2/v3/certs";
+/// Keys are fetched anew after so long: they change about once a week.
+const FRESH_FOR: Duration = Duration::from_secs(3_600);
+/// An unknown key is asked for at most so often: tokens with invented keys must not become a storm of requests.
+const ASKED_AGAIN_AFTER: Duration = Duration::from_secs(10);
+/// A reply must be there within so long.
+const WITHIN: Duration = Duration::from_secs(10);
+/// The set of keys is 2 KB; more is something else.
+const BYTES_MAX: usize = 64 << 10;
+
+/// Why a key is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoKey {
+    /// There is no such key.
+    Unknown,
+    /// The keys could not be fetched: it may work later.
+    Unreachable,
+}
+
+/// The keys at one address.
+pub(super) struct Keys {
+    address: String,
+    client: reqwest::Client,
+    clock: Clock,
+    known: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    keys: BTreeMap<String, DecodingKey>,
+    asked: Option<Millis>,
+}
+
+impl Keys {
+    pub(super) fn new(address: Option<String>, client: reqwest::Client, clock: Clock) -> Keys {
+        install();
+        Keys { address: address.unwrap_or_else(|| GOOGLE.to_owned()), client, clock, known: Mutex::default() }
+    }
+
+    /// The key of this name. One caller fetches, the others wait for it.
+    pub(super) async fn get(&self, name: &str) -> Result<DecodingKey, NoKey> {
+        let mut known = self.known.lock().await;
+        let age = known.asked.map(|asked| self.clock.now().since(asked));
+        let key = known.keys.get(name);
+        let wait = if key.is_some() { FRESH_FOR } else { ASKED_AGAIN_AFTER };
+        if age.is_none_or(|age| age >= wait) {
+            match self.fetch().await {
+                Some(keys) => *known = Known { keys, asked: Some(self.clock.now()) },
+                // Keys that are known go on to count while their address cannot be reached.
+                None if key.is_none() => return Err(NoKey::Unreachable),
+                None => (),
+            }
+        }
+        known.keys.get(name).cloned().ok_or(NoKey::Unknown)
+    }
+
+    async fn fetch(&self) -> Option<BTreeMap<String, DecodingKey>> {
+        let fetch = async {
+            let mut response = self.client.get(&self.address).send().await.ok()?.error_for_status().ok()?;
+            let mut body = Vec::new();
+            while let Some(chunk) = response.chunk().await.ok()? {
+                body.extend_from_slice(&chunk);
+                if body.len() > BYTES_MAX {
+                    return None;
+                }
+            }
+            serde_json::from_slice::<JwkSet>(&body).ok()
+        };
+        let set = tokio::time::timeout(WITHIN, fetch).await.ok().flatten()?;
+        let keys = set.keys.iter().filter_map(|key| {
+            let name = key.common.key_id.clone()?;
+            Some((name, DecodingKey::from_jwk(key).ok()?))
+        });
+        Some(keys.collect())
+    }
+}
+
+/// Makes ring what `jsonwebtoken` checks signatures with: its own choices would bring a second library of the kind.
+fn install() {
+    static RING: CryptoProvider = CryptoProvider {
+        signer_factory: |_, _| Err(ErrorKind::InvalidAlgorithm.into()),
+        verifier_factory: rs256,
+        key_utils: KeyUtils::new_unimplemented(),
+    };
+    // Installed already: the same one.
+    let _ = RING.install_default();
+}
+
+fn rs256(algorithm: &Algorithm, key: &DecodingKey) -> JwtResult<Box<dyn JwtVerifier>> {
+    match (algorithm, key.kind()) {
+        (Algorithm::RS256, DecodingKeyKind::RsaModulusExponent { n, e }) => {
+            Ok(Box::new(Rs256 { n: n.clone(), e: e.clone() }))
+        }
+        _ => Err(ErrorKind::InvalidAlgorithm.into()),
+    }
+}
+
+struct Rs256 {
+    n: Vec<u8>,
+    e: Vec<u8>,
+}
+
+impl Verifier<Vec<u8>> for Rs256 {
+    fn verify(&self, message: &[u8], signature: &Vec<u8>) -> Result<(), signature::Error> {
+        let key = RsaPublicKeyComponents { n: &self.n, e: &self.e };
+        key.verify(&RSA_PKCS1_2048_8192_SHA256, message, signature).map_err(|_| signature::Error::new())
+    }
+}
+
+impl JwtVerifier for Rs256 {
+    fn algorithm(&self) -> Algorithm {
+        Algorithm::RS256
+    }
+}

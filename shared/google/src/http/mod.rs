@@ -1,0 +1,13 @@
+//! The HTTP server of a deployed leg: who may call, what a request means, what is acknowledged.
+
+mod acknowledge;
+mod callers;
+mod event;
+mod keys;
+mod limits;
+mod serve;
+
+pub use acknowledge::{Acknowledgement, acknowledge};
+pub use callers::{Callers, Refused};
+pub use event::{Hint, NotAHint, read};
+pub use serve::{Leg, Server, serve};
