@@ -4,5 +4,6 @@ pub mod build;
 pub mod emulators;
 pub mod memory;
 pub mod model_server;
+pub mod oidc;
 pub mod sim;
 pub mod suites;

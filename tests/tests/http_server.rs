@@ -1,0 +1,225 @@
+//! The HTTP server of a deployed leg, over real sockets: what it acknowledges, whom it lets in, what it bears.
+
+use anyhow::Result;
+use async_trait::async_trait;
+use reqwest::{Client, RequestBuilder, StatusCode};
+use serde_json::{Value, json};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tasuki_google::http::{Callers, Leg, Server, serve};
+use tasuki_google::settings::{self, Role};
+use tasuki_relay::clock::Clock;
+use tasuki_relay::names::Bucket;
+use tasuki_relay::ports::{Event, Verdict, Why};
+use tasuki_tests::oidc::{Issuer, Signed, claims, token};
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+const CALLER: &str = "eventarc@p.iam.gserviceaccount.com";
+
+/// A leg that notes what it is asked and says what it is told to say.
+#[derive(Default)]
+struct Scripted {
+    events: Mutex<Vec<Event>>,
+    verdict: Mutex<Option<Verdict>>,
+    let_go: Notify,
+    hangs: AtomicBool,
+    sweeps: AtomicUsize,
+    drained: AtomicBool,
+}
+
+#[async_trait]
+impl Leg for Scripted {
+    async fn handle(&self, event: &Event) -> Verdict {
+        self.events.lock().unwrap().push(event.clone());
+        if self.hangs.load(SeqCst) {
+            self.let_go.notified().await;
+        }
+        self.verdict.lock().unwrap().clone().unwrap_or(Verdict::Done)
+    }
+    async fn sweep(&self) -> Result<usize, Why> {
+        self.sweeps.fetch_add(1, SeqCst);
+        Ok(3)
+    }
+    async fn drain(&self) {
+        self.drained.store(true, SeqCst);
+        self.hangs.store(false, SeqCst);
+        self.let_go.notify_waiters();
+    }
+}
+
+struct Running {
+    leg: Arc<Scripted>,
+    address: String,
+    host: String,
+    stop: CancellationToken,
+    served: tokio::task::JoinHandle<std::io::Result<()>>,
+    client: Client,
+}
+
+impl Running {
+    async fn start(ack_deadline: Duration, issuer: Option<&Issuer>) -> Result<Running> {
+        tasuki_google::connect::install_tls();
+        let (leg, stop) = (Arc::new(Scripted::default()), CancellationToken::new());
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let host = listener.local_addr()?.to_string();
+        let callers = issuer.map(|issuer| {
+            let callers = settings::Callers { emails: vec![CALLER.to_owned()], jwks: Some(issuer.jwks.clone()) };
+            Callers::new(&callers, Client::new(), Clock::system())
+        });
+        let server = Server {
+            role: Role::Generator,
+            leg: leg.clone(),
+            bucket: "p-shards".to_owned(),
+            ack_deadline,
+            callers,
+            stop: stop.clone(),
+        };
+        let served = tokio::spawn(serve(listener, server));
+        Ok(Running { leg, address: format!("http://{host}"), host, stop, served, client: Client::new() })
+    }
+
+    fn post(&self, path: &str) -> RequestBuilder {
+        self.client.post(format!("{}{path}", self.address))
+    }
+
+    fn event(&self, bucket: &str) -> RequestBuilder {
+        let resource = json!({"bucket": bucket, "name": "r/00000001.ndjson", "generation": "17"}).to_string();
+        self.post("/events").header("ce-type", "google.cloud.storage.object.v1.finalized").body(resource)
+    }
+
+    async fn status(&self, request: RequestBuilder) -> Result<u16> {
+        Ok(request.send().await?.status().as_u16())
+    }
+}
+
+const LONG: Duration = Duration::from_secs(600);
+
+#[tokio::test]
+async fn an_event_reaches_the_leg_and_its_verdict_the_caller() -> Result<()> {
+    let server = Running::start(LONG, None).await?;
+    let cases = [
+        (Verdict::Done, 200),
+        (Verdict::NotOurs, 204),
+        (Verdict::Later(Why::LiveClaim), 503),
+        (Verdict::Later(Why::Systemic("set the key".into())), 503),
+    ];
+    for (verdict, status) in cases {
+        *server.leg.verdict.lock().unwrap() = Some(verdict);
+        assert_eq!(server.status(server.event("p-shards")).await?, status);
+    }
+    let event = Event { bucket: Bucket::Shards, name: "r/00000001.ndjson".into(), generation: 17 };
+    assert_eq!(*server.leg.events.lock().unwrap(), vec![event; 4]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_can_never_succeed_is_acknowledged_and_does_not_reach_the_leg() -> Result<()> {
+    let server = Running::start(LONG, None).await?;
+    assert_eq!(server.status(server.event("another-bucket")).await?, 204);
+    assert_eq!(server.status(server.post("/events").body("no event")).await?, 200);
+    assert_eq!(server.status(server.post("/events").body(vec![b' '; (1 << 20) + 1])).await?, 200);
+    assert_eq!(server.status(server.post("/events").header("ce-type", "other")).await?, 204);
+    assert!(server.leg.events.lock().unwrap().is_empty());
+    assert_eq!(server.status(server.client.get(format!("{}/events", server.address))).await?, 405);
+    assert_eq!(server.status(server.post("/elsewhere")).await?, 404);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_body_of_just_the_largest_size_is_read() -> Result<()> {
+    let server = Running::start(LONG, None).await?;
+    let mut body = json!({"bucket": "p-shards", "name": "r", "generation": "1"}).to_string().into_bytes();
+    body.resize(1 << 20, b' ');
+    let request = server.post("/events").header("ce-type", "google.cloud.storage.object.v1.finalized").body(body);
+    assert_eq!(server.status(request).await?, 200);
+    assert_eq!(server.leg.events.lock().unwrap().len(), 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_request_waits_for_its_work_until_its_deadline_and_then_says_later() -> Result<()> {
+    let server = Running::start(Duration::from_millis(50), None).await?;
+    server.leg.hangs.store(true, SeqCst);
+    assert_eq!(server.status(server.event("p-shards")).await?, 503);
+    Ok(())
+}
+
+#[tokio::test]
+async fn http_2_without_tls_is_served_too() -> Result<()> {
+    let server = Running::start(LONG, None).await?;
+    let client = Client::builder().http2_prior_knowledge().build()?;
+    let response = client.post(format!("{}/sweep", server.address)).send().await?;
+    assert_eq!((response.version(), response.status()), (reqwest::Version::HTTP_2, StatusCode::OK));
+    assert_eq!(response.text().await?, "driven 3\n");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_stop_lets_the_leg_save_its_work_and_answers_whoever_waits() -> Result<()> {
+    let server = Running::start(LONG, None).await?;
+    server.leg.hangs.store(true, SeqCst);
+    *server.leg.verdict.lock().unwrap() = Some(Verdict::Later(Why::Stopping));
+    let waits = tokio::spawn(server.event("p-shards").send());
+    while server.leg.events.lock().unwrap().is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    server.stop.cancel();
+    assert_eq!(waits.await??.status(), StatusCode::SERVICE_UNAVAILABLE);
+    server.served.await??;
+    assert!(server.leg.drained.load(SeqCst));
+    assert!(Client::new().get(format!("{}/live", server.address)).send().await.is_err(), "nobody listens any more");
+    Ok(())
+}
+
+#[tokio::test]
+async fn only_a_caller_on_the_list_with_a_token_for_this_service_gets_in() -> Result<()> {
+    let issuer = Issuer::start().await?;
+    let server = Running::start(LONG, Some(&issuer)).await?;
+    let ours = format!("https://{}/events", server.host);
+    let good = claims(&ours, CALLER, 3_600);
+    let but = |name: &str, value: Value| {
+        let mut claims = good.clone();
+        claims[name] = value;
+        claims
+    };
+    let cases = [
+        ("right", good.clone(), Signed::Rightly, 200),
+        ("right, ended within the skew", claims(&ours, CALLER, -5), Signed::Rightly, 200),
+        ("expired", claims(&ours, CALLER, -60), Signed::Rightly, 401),
+        ("for another service", but("aud", json!("https://other.run.app")), Signed::Rightly, 403),
+        ("for this name without https", but("aud", json!(format!("http://{}", server.host))), Signed::Rightly, 403),
+        ("from somebody else", but("email", json!("eve@p.iam.gserviceaccount.com")), Signed::Rightly, 403),
+        ("not verified", but("email_verified", json!(false)), Signed::Rightly, 403),
+        ("of another issuer", but("iss", json!("https://accounts.example.com")), Signed::Rightly, 401),
+        ("alg: none", good.clone(), Signed::Not, 401),
+        ("forged", good.clone(), Signed::Forged, 401),
+        ("of an unknown key", good.clone(), Signed::UnknownKey, 401),
+    ];
+    for (what, claims, signed, status) in cases {
+        let request = server.event("p-shards").bearer_auth(token(&claims, signed));
+        assert_eq!(server.status(request).await?, status, "a token {what}");
+    }
+    assert_eq!(server.status(server.event("p-shards")).await?, 401, "no token");
+    assert_eq!(server.status(server.post("/sweep")).await?, 401, "no token for a sweep");
+    assert_eq!(server.status(server.event("p-shards").bearer_auth("a.b.c")).await?, 401, "no token at all");
+    assert_eq!(server.leg.events.lock().unwrap().len(), 2);
+    assert_eq!(issuer.fetched.load(SeqCst), 1, "its keys are fetched once, also for tokens with unknown keys");
+    let live = server.client.get(format!("{}/live", server.address));
+    assert_eq!(server.status(live).await?, 200, "probes carry no token");
+    Ok(())
+}
+
+#[tokio::test]
+async fn keys_that_cannot_be_fetched_are_not_the_callers_fault() -> Result<()> {
+    let nobody = TcpListener::bind("127.0.0.1:0").await?;
+    let issuer = Issuer { jwks: format!("http://{}/certs", nobody.local_addr()?), fetched: Arc::default() };
+    drop(nobody);
+    let server = Running::start(LONG, Some(&issuer)).await?;
+    let good = claims(&format!("https://{}", server.host), CALLER, 3_600);
+    let request = server.event("p-shards").bearer_auth(token(&good, Signed::Rightly));
+    assert_eq!(server.status(request).await?, 503);
+    Ok(())
+}
