@@ -6,4 +6,5 @@ pub mod memory;
 pub mod model_server;
 pub mod oidc;
 pub mod sim;
+pub mod storage_server;
 pub mod suites;

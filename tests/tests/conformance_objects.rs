@@ -9,6 +9,7 @@ use tasuki_relay::names::Bucket;
 use tasuki_relay::ports::{Meta, Objects, RowFault, Rows, RowsError, SourceRow};
 use tasuki_relay::rows::ObjectRows;
 use tasuki_tests::memory::{MemoryObjects, MemoryRows};
+use tasuki_tests::storage_server::{StorageServer, fresh_buckets, make_buckets, objects_on};
 use tasuki_tests::suites::{objects_suite, rows_suite};
 
 #[tokio::test]
@@ -20,6 +21,17 @@ async fn objects_in_memory_conform() {
 async fn objects_in_a_folder_conform() {
     let dir = tempfile::tempdir().unwrap();
     objects_suite(&FolderObjects::open(dir.path(), Clock::system()).unwrap()).await.unwrap();
+}
+
+/// On the stand-in server; `TASUKI_TEST_STORAGE_HOST` (`host:port`, without TLS) names another server that has Cloud
+/// Storage's JSON API, such as Google's storage-testbench.
+#[tokio::test]
+async fn objects_on_cloud_storage_conform() {
+    let stand_in = StorageServer::start(&[]).await.unwrap();
+    let host = std::env::var("TASUKI_TEST_STORAGE_HOST").ok().filter(|host| !host.is_empty());
+    let (host, buckets) = (host.unwrap_or_else(|| stand_in.host()), fresh_buckets());
+    make_buckets(&host, &buckets).await.unwrap();
+    objects_suite(&objects_on(&host, &buckets).await.unwrap()).await.unwrap();
 }
 
 /// A few thousand rows, so that a file has several chunks; every 700th is none.
@@ -58,9 +70,12 @@ async fn rows_in_memory_conform() {
 #[tokio::test]
 async fn rows_of_objects_conform_in_every_store() {
     let dir = tempfile::tempdir().unwrap();
-    let stores: [Arc<dyn Objects>; 2] = [
+    let (stand_in, buckets) = (StorageServer::start(&[]).await.unwrap(), fresh_buckets());
+    make_buckets(&stand_in.host(), &buckets).await.unwrap();
+    let stores: [Arc<dyn Objects>; 3] = [
         Arc::new(MemoryObjects::new(Clock::system())),
         Arc::new(FolderObjects::open(dir.path(), Clock::system()).unwrap()),
+        Arc::new(objects_on(&stand_in.host(), &buckets).await.unwrap()),
     ];
     let (expected, text) = source();
     assert!(text.len() > 2 << 20, "several chunks");

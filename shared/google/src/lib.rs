@@ -4,3 +4,4 @@
 pub mod connect;
 pub mod http;
 pub mod settings;
+pub mod objects;

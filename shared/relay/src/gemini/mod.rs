@@ -8,7 +8,7 @@ mod fault;
 mod pool;
 mod reply;
 mod request;
-mod tls;
+pub mod tls;
 
 pub use config::{ConfigError, GeminiConfig, Key};
 

@@ -1,3 +1,5 @@
+//! What every HTTPS client of this process trusts.
+
 use super::ConfigError;
 use rustls::{ClientConfig, RootCertStore};
 use std::path::Path;
@@ -13,8 +15,9 @@ const BUNDLES: &[&str] = &[
 ];
 
 /// TLS for every connection: made once, because reading the trusted certificates takes milliseconds, and cloned, because
-/// clones share the sessions that save a handshake.
-pub(super) fn config(cert_file: Option<&Path>) -> Result<ClientConfig, ConfigError> {
+/// clones share the sessions that save a handshake. `cert_file` is trusted besides the system's certificates; one that holds
+/// none is an error.
+pub fn config(cert_file: Option<&Path>) -> Result<ClientConfig, ConfigError> {
     let roots = roots(cert_file)?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
