@@ -5,4 +5,5 @@ pub mod emulators;
 pub mod memory;
 pub mod model_server;
 pub mod sim;
+pub mod spanner;
 pub mod suites;
