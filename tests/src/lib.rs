@@ -7,4 +7,5 @@ pub mod model_server;
 pub mod oidc;
 pub mod sim;
 pub mod storage_server;
+pub mod spanner;
 pub mod suites;

@@ -5,3 +5,4 @@ pub mod connect;
 pub mod http;
 pub mod settings;
 pub mod objects;
+pub mod records;

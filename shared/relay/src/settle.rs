@@ -209,13 +209,15 @@ pub fn mutations_per_answer(pipeline: &Pipeline) -> usize {
     1 + pipeline.answer.len() + RESERVED_COLUMNS.len()
 }
 
-/// Mutations that loading `part` takes at most, counted per column as Spanner does.
-pub fn mutations(part: &Part) -> usize {
-    let answer = mutations_per_answer(&part.pipeline).max(FAILURE_COLUMNS);
+/// Mutations that loading `part` takes at most, counted per column as Spanner does. `indexed` are those that one answer takes
+/// in the indexes which a user has added to the target.
+pub fn mutations(part: &Part, indexed: usize) -> usize {
+    let answer = mutations_per_answer(&part.pipeline).max(FAILURE_COLUMNS) + indexed;
     let of = |line: &AnswerLine| match line.outcome {
         Outcome::Answer(_) => answer,
         // A touch writes fewer columns than the failure that it may become.
-        Outcome::Failed(_) | Outcome::Unchanged(_) => FAILURE_COLUMNS,
+        Outcome::Unchanged(_) => FAILURE_COLUMNS + indexed,
+        Outcome::Failed(_) => FAILURE_COLUMNS,
     };
     BOOKKEEPING_COLUMNS + part.lines.iter().map(of).sum::<usize>()
 }
@@ -238,8 +240,8 @@ pub fn commit_bytes(part: &Part) -> usize {
 }
 
 /// Refuses a part that one Spanner commit cannot take. Every adapter asks before it commits: what is too large in
-/// the cloud is too large in the embedded relay, where it is noticed first.
-pub fn check_commit(part: &Part) -> Result<(), RecordsError> {
+/// the cloud is too large in the embedded relay, where it is noticed first. `indexed`: see [`mutations`].
+pub fn check_commit(part: &Part, indexed: usize) -> Result<(), RecordsError> {
     let check = |what, is: usize, most: usize| match is <= most {
         true => Ok(()),
         false => Err(RecordsError::Systemic(format!(
@@ -247,7 +249,7 @@ pub fn check_commit(part: &Part) -> Result<(), RecordsError> {
             part.id, part.pipeline.name
         ))),
     };
-    check("mutations", mutations(part), MUTATIONS_MAX)?;
+    check("mutations", mutations(part, indexed), MUTATIONS_MAX)?;
     check("bytes", commit_bytes(part), COMMIT_BYTES_MAX)
 }
 

@@ -154,7 +154,7 @@ impl State {
         if self.ledger.contains_key(&part.id) {
             return Ok(Loaded::Already);
         }
-        settle::check_commit(part)?;
+        settle::check_commit(part, 0)?;
         let existing = self.existing(part);
         let settled = settle(part, &existing);
         let written = settled.upserts.iter().map(|row| (row.ordinal, row.key));

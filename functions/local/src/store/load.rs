@@ -1,7 +1,7 @@
 //! The transaction of one part (protocol.md 5), within one that the caller commits.
 
 use super::fault::Fault;
-use super::runs::{COUNTS, counts_out, int};
+use super::runs::{counts_out, int};
 use super::{rows, target};
 use rusqlite::types::Value as Sql;
 use rusqlite::{Connection, params, params_from_iter};
@@ -18,7 +18,7 @@ pub(super) fn load(connection: &Connection, part: &Part, now: Millis) -> Result<
     if ledger.exists(params![run, shard.0])? {
         return Ok(Loaded::Already);
     }
-    settle::check_commit(part)?;
+    settle::check_commit(part, 0)?;
     let keys = settle::keys_to_read(part);
     // A part without answers needs no table: its pipeline may be one that nobody could read.
     let existing = match keys.is_empty() {
@@ -74,7 +74,7 @@ fn book_run(connection: &Connection, part: &Part, now: Millis) -> rusqlite::Resu
 fn book_shard(connection: &Connection, part: &Part, counts: &Counts, now: Millis) -> rusqlite::Result<()> {
     let run = || Sql::Text(part.id.run.to_string());
     let counts = counts_out(counts).map(Sql::Integer);
-    let (columns, marks) = (COUNTS.join(", "), ", ?".repeat(COUNTS.len()));
+    let (columns, marks) = (Counts::COLUMNS.join(", "), ", ?".repeat(Counts::COLUMNS.len()));
 
     let insert =
         format!("INSERT INTO Ledger (run, shard, generation, committed_at, {columns}) VALUES (?, ?, ?, ?{marks})");
@@ -82,7 +82,7 @@ fn book_shard(connection: &Connection, part: &Part, counts: &Counts, now: Millis
     let place = [run(), shard, Sql::Integer(part.generation), Sql::Text(now.to_string())];
     connection.prepare_cached(&insert)?.execute(params_from_iter(place.iter().chain(&counts)))?;
 
-    let sums = COUNTS.map(|column| format!("{column} = {column} + excluded.{column}")).join(", ");
+    let sums = Counts::COLUMNS.map(|column| format!("{column} = {column} + excluded.{column}")).join(", ");
     let add = format!(
         "INSERT INTO Counters (run, slot, {columns}) VALUES (?, ?{marks}) ON CONFLICT (run, slot) DO UPDATE SET {sums}"
     );

@@ -9,65 +9,20 @@ use std::str::FromStr;
 use tasuki_relay::clock::Millis;
 use tasuki_relay::names::{RunId, ShardIndex};
 use tasuki_relay::ports::{Ended, RunRow, RunState};
-use tasuki_relay::record::{Counts, Totals, Usage};
+use tasuki_relay::record::{Counts, Totals};
 use tasuki_relay::settle;
 
-/// [`Counts`] as columns of Ledger and Counters.
-pub(super) const COUNTS: [&str; 13] = [
-    "shards",
-    "loaded",
-    "failed",
-    "cancelled",
-    "unchanged",
-    "superseded",
-    "paid_calls",
-    "ambiguous_calls",
-    "wasted_answers",
-    "prompt_tokens",
-    "output_tokens",
-    "thought_tokens",
-    "cached_tokens",
-];
-
-/// The values of [`COUNTS`].
+/// The values of [`Counts::COLUMNS`].
 pub(super) fn counts_out(counts: &Counts) -> [i64; 13] {
-    [
-        counts.shards,
-        counts.loaded,
-        counts.failed,
-        counts.cancelled,
-        counts.unchanged,
-        counts.superseded,
-        counts.paid_calls,
-        counts.ambiguous_calls,
-        counts.wasted_answers,
-        counts.usage.prompt,
-        counts.usage.output,
-        counts.usage.thought,
-        counts.usage.cached,
-    ]
-    .map(int)
+    counts.values().map(int)
 }
 
 fn counts_in(row: &Row<'_>) -> rusqlite::Result<Counts> {
-    let count = |column| row.get::<_, i64>(column).map(uint);
-    Ok(Counts {
-        shards: count("shards")?,
-        loaded: count("loaded")?,
-        failed: count("failed")?,
-        cancelled: count("cancelled")?,
-        unchanged: count("unchanged")?,
-        superseded: count("superseded")?,
-        paid_calls: count("paid_calls")?,
-        ambiguous_calls: count("ambiguous_calls")?,
-        wasted_answers: count("wasted_answers")?,
-        usage: Usage {
-            prompt: count("prompt_tokens")?,
-            output: count("output_tokens")?,
-            thought: count("thought_tokens")?,
-            cached: count("cached_tokens")?,
-        },
-    })
+    let mut values = [0; 13];
+    for (value, column) in values.iter_mut().zip(Counts::COLUMNS) {
+        *value = uint(row.get(column)?);
+    }
+    Ok(Counts::of(values))
 }
 
 /// SQLite has no unsigned integers; no count of ours reaches 2^63.
@@ -112,7 +67,7 @@ fn run_in(row: &Row<'_>) -> rusqlite::Result<RunRow> {
 
 /// The runs for which `condition` holds, newest first.
 pub(super) fn runs(connection: &Connection, condition: &str, values: impl Params) -> rusqlite::Result<Vec<RunRow>> {
-    let sums = COUNTS.map(|column| format!("COALESCE(SUM({column}), 0) AS {column}")).join(", ");
+    let sums = Counts::COLUMNS.map(|column| format!("COALESCE(SUM({column}), 0) AS {column}")).join(", ");
     let sql = format!(
         "SELECT Runs.*, {sums} FROM Runs LEFT JOIN Counters USING (run) WHERE {condition} \
          GROUP BY Runs.run ORDER BY run_time DESC, Runs.run"

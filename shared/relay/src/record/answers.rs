@@ -160,6 +160,62 @@ pub struct Counts {
 }
 
 impl Counts {
+    /// The columns that a store keeps them in, in the order of [`Counts::values`].
+    pub const COLUMNS: [&str; 13] = [
+        "shards",
+        "loaded",
+        "failed",
+        "cancelled",
+        "unchanged",
+        "superseded",
+        "paid_calls",
+        "ambiguous_calls",
+        "wasted_answers",
+        "prompt_tokens",
+        "output_tokens",
+        "thought_tokens",
+        "cached_tokens",
+    ];
+
+    /// All of them, in the order of [`Counts::COLUMNS`].
+    pub fn values(&self) -> [u64; 13] {
+        let Usage { prompt, output, thought, cached } = self.usage;
+        [
+            self.shards,
+            self.loaded,
+            self.failed,
+            self.cancelled,
+            self.unchanged,
+            self.superseded,
+            self.paid_calls,
+            self.ambiguous_calls,
+            self.wasted_answers,
+            prompt,
+            output,
+            thought,
+            cached,
+        ]
+    }
+
+    /// The inverse of [`Counts::values`].
+    pub fn of(values: [u64; 13]) -> Counts {
+        let [shards, loaded, failed, cancelled, unchanged, superseded, values @ ..] = values;
+        let [paid_calls, ambiguous_calls, wasted_answers, prompt, output, thought, cached] = values;
+        let usage = Usage { prompt, output, thought, cached };
+        Counts {
+            shards,
+            loaded,
+            failed,
+            cancelled,
+            unchanged,
+            superseded,
+            paid_calls,
+            ambiguous_calls,
+            wasted_answers,
+            usage,
+        }
+    }
+
     /// Rows with an outcome.
     pub fn rows(&self) -> u64 {
         self.loaded + self.failed + self.unchanged + self.superseded
@@ -178,5 +234,20 @@ impl AddAssign for Counts {
         self.ambiguous_calls += more.ambiguous_calls;
         self.wasted_answers += more.wasted_answers;
         self.usage += more.usage;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_count_has_a_column_of_its_own() {
+        let values = std::array::from_fn(|at| at as u64);
+        let counts = Counts::of(values);
+        assert_eq!(counts.values(), values);
+        let column = |name| Counts::COLUMNS.iter().position(|column| *column == name).unwrap() as u64;
+        assert_eq!((counts.superseded, counts.usage.cached), (column("superseded"), column("cached_tokens")));
+        assert_eq!((counts.wasted_answers, counts.usage.prompt), (column("wasted_answers"), column("prompt_tokens")));
     }
 }

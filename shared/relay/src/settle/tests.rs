@@ -204,9 +204,9 @@ fn a_part_is_refused_one_mutation_over_the_limit() {
     };
     let per_answer = mutations_per_answer(&pipeline(35));
     let fits = ((MUTATIONS_MAX - BOOKKEEPING_COLUMNS) / per_answer) as u64;
-    assert!(check_commit(&wide(fits, 35)).is_ok());
+    assert!(check_commit(&wide(fits, 35), 0).is_ok());
     assert!(
-        matches!(check_commit(&wide(fits + 1, 35)), Err(RecordsError::Systemic(mend)) if mend.contains("rows_per_shard"))
+        matches!(check_commit(&wide(fits + 1, 35), 0), Err(RecordsError::Systemic(mend)) if mend.contains("rows_per_shard"))
     );
 }
 
