@@ -2,3 +2,4 @@
 //! telemetry. A newcomer's first command builds none of it.
 
 pub mod connect;
+pub mod notice;
