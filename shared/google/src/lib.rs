@@ -2,4 +2,5 @@
 //! telemetry. A newcomer's first command builds none of it.
 
 pub mod connect;
+pub mod model;
 pub mod notice;
