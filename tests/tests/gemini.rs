@@ -104,6 +104,7 @@ async fn an_answer_comes_with_its_tokens_and_version() {
 async fn the_server_sees_the_key_the_model_and_the_settings() {
     let results = asked(|call| {
         assert_eq!(call.key_header.as_deref(), Some(KEY));
+        assert_eq!(call.path, "/v1beta/models/m-lite:generateContent");
         assert_eq!((call.model.as_str(), call.prompt.as_str()), ("m-lite", PROMPT));
         let generation = &call.request["generationConfig"];
         assert_eq!(generation["thinkingConfig"]["thinkingLevel"], "MINIMAL");
@@ -112,6 +113,16 @@ async fn the_server_sees_the_key_the_model_and_the_settings() {
     });
     let texts: Vec<String> = results.await.into_iter().map(|result| result.unwrap().text).collect();
     assert_eq!(texts, ["over 1", "over 2"], "http is HTTP/1.1 and https HTTP/2");
+}
+
+#[tokio::test]
+async fn the_gemini_api_is_not_asked_about_rows_that_must_stay_in_a_place() {
+    let server = ModelServer::start(Script::default()).await.unwrap();
+    let mut ask = ask(PROMPT);
+    Arc::make_mut(&mut ask.pipeline).model.location = Some("eu".to_owned());
+    let fault = client(&server).ask(&ask).await.unwrap_err();
+    assert!(matches!(&fault, Fault::Systemic(what) if what.contains("location")), "{fault:?}");
+    assert_eq!(server.tally().calls(), 0);
 }
 
 #[tokio::test]

@@ -6,3 +6,5 @@ pub mod http;
 pub mod settings;
 pub mod objects;
 pub mod records;
+pub mod model;
+pub mod notice;

@@ -261,6 +261,17 @@ mod tests {
     }
 
     #[test]
+    fn a_location_changes_no_fingerprint_so_that_nothing_is_asked_again_for_it() {
+        let text = include_str!("../../../examples/themes.toml");
+        let at = |location: &str| text.replace("[model]\n", &format!("[model]\n{location}"));
+        let of = |text: &str| Prompter::new(Arc::new(Pipeline::parse(text).unwrap())).unwrap().fingerprint("a");
+        assert_eq!(Pipeline::parse(&at("location = \"eu\"\n")).unwrap().model.location.as_deref(), Some("eu"));
+        assert_eq!(of(&at("location = \"eu\"\n")), of(text));
+        // As it was before pipelines could name a location.
+        assert_eq!(of(text), "842299f3449d6d196eb402eddf41b843");
+    }
+
+    #[test]
     fn the_fingerprint_follows_what_changes_an_answer_and_nothing_else() {
         let text = include_str!("../../../examples/themes.toml");
         let of = |text: &str, prompt: &str| {

@@ -21,8 +21,12 @@ pub struct CallInfo {
     pub prompt: String,
     /// The model in the address.
     pub model: String,
+    /// The path of the address.
+    pub path: String,
     /// `x-goog-api-key`.
     pub key_header: Option<String>,
+    /// `authorization`.
+    pub authorization: Option<String>,
     /// Whether it came over HTTP/2.
     pub http2: bool,
     /// The whole body; null when it was not JSON.
@@ -33,9 +37,19 @@ impl CallInfo {
     pub(super) fn read(n: u64, model: String, head: &request::Parts, body: &[u8], tally: &Tally) -> CallInfo {
         let request: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
         let prompt = request["contents"][0]["parts"][0]["text"].as_str().unwrap_or("").to_owned();
-        let key_header = head.headers.get("x-goog-api-key").and_then(|key| key.to_str().ok()).map(str::to_owned);
+        let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let http2 = head.version == Version::HTTP_2;
-        CallInfo { n, nth: tally.prompted(&prompt), prompt, model, key_header, http2, request }
+        CallInfo {
+            n,
+            nth: tally.prompted(&prompt),
+            prompt,
+            model,
+            path: head.uri.path().to_owned(),
+            key_header: header("x-goog-api-key"),
+            authorization: header("authorization"),
+            http2,
+            request,
+        }
     }
 }
 

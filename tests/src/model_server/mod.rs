@@ -1,4 +1,4 @@
-//! A model behind HTTP that does what a script says: the Gemini API's `generateContent` on 127.0.0.1.
+//! A model behind HTTP that does what a script says: `generateContent` of the Gemini API and of Vertex AI on 127.0.0.1.
 
 mod act;
 mod answer;

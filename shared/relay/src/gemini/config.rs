@@ -1,8 +1,9 @@
+use super::access::{Access, GeminiApi, Key};
+use crate::pipeline::ModelSettings;
 use crate::ports::Fault;
-use reqwest::header::HeaderValue;
-use reqwest::{RequestBuilder, Url};
-use std::fmt;
+use reqwest::Url;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Where the Gemini API is unless `GOOGLE_GEMINI_BASE_URL` says otherwise.
@@ -16,32 +17,13 @@ const TIMEOUT: Duration = Duration::from_secs(120);
 #[error("{0}")]
 pub struct ConfigError(pub(super) String);
 
-/// An API key. Its `Debug` shows nothing.
-#[derive(Clone)]
-pub struct Key(HeaderValue);
-
-impl Key {
-    /// From text. `None` when it cannot stand in a header.
-    pub fn new(text: &str) -> Option<Key> {
-        let mut value = HeaderValue::from_str(text.trim()).ok().filter(|value| !value.is_empty())?;
-        value.set_sensitive(true);
-        Some(Key(value))
-    }
-}
-
-impl fmt::Debug for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Key(…)")
-    }
-}
-
-/// Where the Gemini API is and who calls it.
+/// Where a model is and who calls it.
 #[derive(Clone, Debug)]
 pub struct GeminiConfig {
-    /// http or https, without a query; methods are at `<base>/v1beta/…`.
+    /// http or https, without a query; methods are at paths below it.
     pub base: Url,
-    /// Sent as `x-goog-api-key`.
-    pub key: Key,
+    /// Whose service it is, and who calls.
+    pub access: Arc<dyn Access>,
     /// Calls in flight that the connections must carry, at least 1; more wait.
     pub max_in_flight: u32,
     /// From the moment of sending to the end of the reply.
@@ -51,8 +33,13 @@ pub struct GeminiConfig {
 }
 
 impl GeminiConfig {
-    /// From `GEMINI_API_KEY` or `GOOGLE_API_KEY`, `GOOGLE_GEMINI_BASE_URL` and `SSL_CERT_FILE`; `get` looks a variable up.
-    /// An empty variable is an unset one. Proxies are read from the environment where connections are opened.
+    /// A service at `base`, an http or https address without a query; certificates are the system's.
+    pub fn new(base: &str, access: Arc<dyn Access>, max_in_flight: u32) -> Result<GeminiConfig, ConfigError> {
+        Ok(GeminiConfig { base: parse_base(base)?, access, max_in_flight, timeout: TIMEOUT, cert_file: None })
+    }
+
+    /// The Gemini API, from `GEMINI_API_KEY` or `GOOGLE_API_KEY`, `GOOGLE_GEMINI_BASE_URL` and `SSL_CERT_FILE`; `get` looks a
+    /// variable up. An empty variable is an unset one. Proxies are read from the environment where connections are opened.
     pub fn from_env(get: impl Fn(&str) -> Option<String>, max_in_flight: u32) -> Result<GeminiConfig, ConfigError> {
         let get = |name: &str| get(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
         let named = |name: &'static str| get(name).map(|value| (name, value));
@@ -65,13 +52,20 @@ impl GeminiConfig {
         let key = Key::new(&key)
             .ok_or_else(|| ConfigError(format!("{name} is not a key: it must be one line of plain text")))?;
         let base = get("GOOGLE_GEMINI_BASE_URL");
-        Ok(GeminiConfig {
-            base: parse_base(base.as_deref().unwrap_or(BASE))?,
-            key,
-            max_in_flight,
-            timeout: TIMEOUT,
-            cert_file: get("SSL_CERT_FILE").map(PathBuf::from),
-        })
+        let config = GeminiConfig::new(base.as_deref().unwrap_or(BASE), Arc::new(GeminiApi(key)), max_in_flight)?;
+        Ok(GeminiConfig { cert_file: get("SSL_CERT_FILE").map(PathBuf::from), ..config })
+    }
+
+    /// The address of the model's `generateContent`.
+    pub(super) fn generate_content(&self, model: &ModelSettings) -> Result<String, Fault> {
+        // The name becomes part of a path: nothing in it may lead elsewhere.
+        let plain = model.name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'@'));
+        if model.name.is_empty() || !plain {
+            return Err(Fault::Systemic(
+                "[model] name is not the name of a model: write one like gemini-3.5-flash-lite".to_owned(),
+            ));
+        }
+        Ok(format!("{}{}:generateContent", self.base.as_str().trim_end_matches('/'), self.access.path(model)?))
     }
 }
 
@@ -87,44 +81,6 @@ fn parse_base(text: &str) -> Result<Url, ConfigError> {
         })
 }
 
-/// Where a model's methods are and how a call says who makes it: what another service with the same messages (Vertex) differs in.
-#[derive(Debug)]
-pub(super) struct Endpoint {
-    /// What stands before a model's name.
-    models: String,
-    auth: Auth,
-}
-
-#[derive(Debug)]
-enum Auth {
-    Key(Key),
-}
-
-impl Endpoint {
-    pub(super) fn gemini_api(config: GeminiConfig) -> Result<Endpoint, ConfigError> {
-        let models = format!("{}/v1beta/models/", config.base.as_str().trim_end_matches('/'));
-        Ok(Endpoint { models, auth: Auth::Key(config.key) })
-    }
-
-    /// The address of `generateContent`.
-    pub(super) fn generate_content(&self, model: &str) -> Result<String, Fault> {
-        // The name becomes part of a path: nothing in it may lead elsewhere.
-        let plain = model.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'@'));
-        if model.is_empty() || !plain {
-            return Err(Fault::Systemic(
-                "[model] name is not the name of a model: write one like gemini-3.5-flash-lite".to_owned(),
-            ));
-        }
-        Ok(format!("{}{model}:generateContent", self.models))
-    }
-
-    pub(super) fn authorise(&self, request: RequestBuilder) -> RequestBuilder {
-        match &self.auth {
-            Auth::Key(Key(value)) => request.header("x-goog-api-key", value.clone()),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -134,8 +90,12 @@ mod tests {
         GeminiConfig::from_env(get, 1)
     }
 
+    fn model(name: &str) -> ModelSettings {
+        ModelSettings { name: name.to_owned(), ..ModelSettings::default() }
+    }
+
     fn address(variables: &[(&str, &str)]) -> String {
-        Endpoint::gemini_api(config(variables).unwrap()).unwrap().generate_content("m-1").unwrap()
+        config(variables).unwrap().generate_content(&model("m-1")).unwrap()
     }
 
     #[test]
@@ -165,14 +125,14 @@ mod tests {
     #[test]
     fn the_key_is_never_shown() {
         let config = config(&[("GEMINI_API_KEY", "secret")]).unwrap();
-        assert!(!format!("{config:?} {:?}", Endpoint::gemini_api(config.clone()).unwrap()).contains("secret"));
+        assert!(!format!("{config:?}").contains("secret"));
     }
 
     #[test]
     fn a_model_name_cannot_lead_elsewhere() {
-        let endpoint = Endpoint::gemini_api(config(&[("GEMINI_API_KEY", "k")]).unwrap()).unwrap();
+        let config = config(&[("GEMINI_API_KEY", "k")]).unwrap();
         for name in ["", "../../x", "m?key=1", "m#", "a/b", "m:delete"] {
-            assert!(matches!(endpoint.generate_content(name), Err(Fault::Systemic(_))), "{name}");
+            assert!(matches!(config.generate_content(&model(name)), Err(Fault::Systemic(_))), "{name}");
         }
     }
 }

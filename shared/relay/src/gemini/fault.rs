@@ -1,3 +1,4 @@
+use super::Access;
 use crate::ports::Fault;
 use serde_json::Value;
 use std::error::Error;
@@ -76,8 +77,8 @@ fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn Error + 'static)
 }
 
 /// The fault that a status and its body (a `google.rpc.Status` as JSON, or anything) stand for: the table in protocol.md 4.
-/// `status` 200 means: what the body says.
-pub(super) fn fault(status: u16, retry_after: Option<&str>, body: &[u8]) -> Fault {
+/// `status` 200 means: what the body says. `access` knows what to do about a systemic one.
+pub(super) fn fault(access: &dyn Access, status: u16, retry_after: Option<&str>, body: &[u8]) -> Fault {
     let body: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
     // Some front ends wrap the error in an array.
     let error = &body.get(0).unwrap_or(&body)["error"];
@@ -88,14 +89,22 @@ pub(super) fn fault(status: u16, retry_after: Option<&str>, body: &[u8]) -> Faul
         429 => Fault::Busy { retry_after: delay(error, retry_after) },
         503 if overloaded(error) => Fault::Busy { retry_after: delay(error, retry_after) },
         408 | 499 | 504 => Fault::Ambiguous(format!("HTTP {status}")),
-        401..=404 => Fault::Systemic(advice(status, reason)),
-        400 if reason.is_some() || name == "FAILED_PRECONDITION" => Fault::Systemic(advice(status, reason)),
+        401..=404 => systemic(access, status, reason),
+        400 if reason.is_some() || name == "FAILED_PRECONDITION" => systemic(access, status, reason),
         400..=499 => Fault::Invalid(match known_status(name) {
             Some(name) => format!("HTTP {status} {name}"),
             None => format!("HTTP {status}"),
         }),
         _ => Fault::Unavailable(format!("HTTP {status}")),
     }
+}
+
+fn systemic(access: &dyn Access, status: u16, reason: Option<&'static str>) -> Fault {
+    let what = access.advice(status, reason);
+    Fault::Systemic(match reason {
+        Some(reason) => format!("{what} (HTTP {status}, {reason})"),
+        None => format!("{what} (HTTP {status})"),
+    })
 }
 
 fn details(error: &Value) -> impl Iterator<Item = &Value> {
@@ -177,36 +186,16 @@ fn known_reason(reason: &str) -> Option<&'static str> {
     .find(|known| *known == reason)
 }
 
-/// What a person does about a systemic fault.
-fn advice(status: u16, reason: Option<&'static str>) -> String {
-    let what = match (status, reason) {
-        (_, Some("API_KEY_INVALID" | "CREDENTIALS_MISSING")) | (401, _) => {
-            "the API key is not accepted: set GEMINI_API_KEY (or GOOGLE_API_KEY) to a valid key from https://aistudio.google.com/apikey"
-        }
-        (_, Some("BILLING_DISABLED")) | (402, _) => "billing is off: turn billing on for the project of the API key",
-        (_, Some("SERVICE_DISABLED")) => "the Gemini API is off: enable it for the project of the API key",
-        (_, Some("CONSUMER_SUSPENDED")) => {
-            "the project of the API key is suspended: look at it in the Google Cloud console"
-        }
-        (403, _) | (_, Some(_)) => {
-            "access is denied: check what the API key is restricted to, and that its project may use the Gemini API and this model"
-        }
-        (404, _) => {
-            "the model is not known: check [model] name in the pipeline, and GOOGLE_GEMINI_BASE_URL if it is set"
-        }
-        _ => "the Gemini API is not open to this project as it is: check its billing, and that its country is served",
-    };
-    match reason {
-        Some(reason) => format!("{what} (HTTP {status}, {reason})"),
-        None => format!("{what} (HTTP {status})"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gemini::access::{GeminiApi, Key};
     use proptest::prelude::*;
     use serde_json::json;
+
+    fn fault(status: u16, retry_after: Option<&str>, body: &[u8]) -> Fault {
+        super::fault(&GeminiApi(Key::new("k").unwrap()), status, retry_after, body)
+    }
 
     fn of(status: u16, error: Value) -> Fault {
         fault(status, None, json!({ "error": error }).to_string().as_bytes())

@@ -1,4 +1,4 @@
-use super::fault;
+use super::{Access, fault};
 use crate::ports::{Fault, Reply};
 use crate::record::Usage;
 use serde::de::IgnoredAny;
@@ -61,10 +61,10 @@ struct UsageMetadata {
 }
 
 /// Decodes the body of a 200. `asked` is the model that was asked for.
-pub(super) fn reply(body: &[u8], asked: &str) -> Result<Reply, Fault> {
+pub(super) fn reply(access: &dyn Access, body: &[u8], asked: &str) -> Result<Reply, Fault> {
     let decoded: Body<'_> = serde_json::from_slice(body).map_err(|error| garbled(&error))?;
     if decoded.error.is_some() {
-        return Err(fault::fault(200, None, body));
+        return Err(fault::fault(access, 200, None, body));
     }
     let candidate = decoded.candidates.into_iter().next();
     let (content, finish) = candidate.map_or((None, None), |first| (first.content, first.finish_reason));
@@ -104,10 +104,15 @@ fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(from: D)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gemini::access::{GeminiApi, Key};
     use proptest::prelude::*;
 
+    fn reply_of(body: &[u8]) -> Result<Reply, Fault> {
+        reply(&GeminiApi(Key::new("k").unwrap()), body, "asked")
+    }
+
     fn read(body: &str) -> Result<Reply, Fault> {
-        reply(body.as_bytes(), "asked")
+        reply_of(body.as_bytes())
     }
 
     #[test]
@@ -161,7 +166,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_body_panics(body in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = reply(&body, "asked");
+            let _ = reply_of(&body);
         }
     }
 }

@@ -90,6 +90,7 @@ mod tests {
             answer: vec![answer],
             model: ModelSettings {
                 name: "m".to_owned(),
+                location: None,
                 temperature: Some(0.5),
                 max_output_tokens: Some(100),
                 retry_output_tokens: Some(200),

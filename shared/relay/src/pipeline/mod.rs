@@ -96,6 +96,9 @@ pub const RESERVED_COLUMNS: &[&str] = &[
 pub struct ModelSettings {
     /// Default [`DEFAULT_MODEL`].
     pub name: String,
+    /// Where Vertex AI answers: see [`is_location`]; `None` = where the deployment says. No part of the fingerprint: a model gives
+    /// the same answers everywhere.
+    pub location: Option<String>,
     /// 0..=2; `None` = the model's own.
     pub temperature: Option<f64>,
     /// 1..=65,536; `None` = the model's own.
@@ -110,6 +113,7 @@ impl Default for ModelSettings {
     fn default() -> ModelSettings {
         ModelSettings {
             name: DEFAULT_MODEL.to_owned(),
+            location: None,
             temperature: None,
             max_output_tokens: None,
             retry_output_tokens: None,
@@ -120,6 +124,18 @@ impl Default for ModelSettings {
 
 /// `gemini-3.5-flash-lite`: the cheapest current model that thinks minimally by default (peers.md 5.4).
 pub const DEFAULT_MODEL: &str = "gemini-3.5-flash-lite";
+
+/// `global`, `us`, `eu`, or the name of a region like `europe-west4`. Which model is served where:
+/// <https://docs.cloud.google.com/gemini-enterprise-agent-platform/resources/locations>.
+pub fn is_location(name: &str) -> bool {
+    let is_word = |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase());
+    let is_region = |(continent, rest): (&str, &str)| {
+        let place = rest.trim_end_matches(|last: char| last.is_ascii_digit());
+        is_word(continent) && is_word(place) && place.len() < rest.len()
+    };
+    // 63 bytes: it becomes a part of a host name.
+    name.len() <= 63 && (matches!(name, "global" | "us" | "eu") || name.split_once('-').is_some_and(is_region))
+}
 
 /// `thinkingConfig.thinkingLevel`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

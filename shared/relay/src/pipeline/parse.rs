@@ -3,6 +3,7 @@ use super::problems::{Problem, Problems, place};
 use super::read::{Reader, Section};
 use super::{
     AnswerColumn, DEFAULT_MODEL, KeyType, ModelSettings, Pipeline, RESERVED_COLUMNS, RunSettings, Thinking, ValueType,
+    is_location,
 };
 use crate::limits::{
     ANSWER_BYTES_MAX, COMMIT_BYTES_MAX, KEY_BYTES_MAX, MUTATIONS_MAX, PIPELINE_BYTES_MAX, ROWS_PER_SHARD,
@@ -14,7 +15,7 @@ use toml::de::DeTable;
 const TOP: &[&str] = &["name", "key", "key_type", "prompt", "answer", "model", "run", "target"];
 const PROMPT: &[&str] = &["system", "template"];
 const ANSWER: &[&str] = &["type", "count", "distinct", "max_chars", "description"];
-const MODEL: &[&str] = &["name", "temperature", "max_output_tokens", "retry_output_tokens", "thinking"];
+const MODEL: &[&str] = &["name", "location", "temperature", "max_output_tokens", "retry_output_tokens", "thinking"];
 const RUN: &[&str] = &["rows_per_shard", "max_in_flight", "paid_retries", "give_up_after", "only_changed"];
 const TARGET: &[&str] = &["table"];
 
@@ -192,6 +193,11 @@ fn model(top: &Section<'_>) -> ModelSettings {
         let message = "the model's name is made of letters, digits, '.', '-', '_' and '@', like gemini-3.5-flash-lite";
         table.problem(name.span().start, message);
     }
+    let location = table.and_then(|table| table.string("location"));
+    if let (Some(table), Some(location)) = (table, location.as_ref().filter(|name| !is_location(name.get_ref()))) {
+        let message = "location is \"global\", \"us\", \"eu\", or a region like \"europe-west4\"";
+        table.problem(location.span().start, message);
+    }
     let most = table.and_then(|table| table.integer("max_output_tokens", 1..=65_536)).map(Spanned::into_inner);
     let retry = table.and_then(|table| table.integer("retry_output_tokens", 1..=65_536));
     if let (Some(table), Some(retry)) = (table, &retry) {
@@ -206,6 +212,7 @@ fn model(top: &Section<'_>) -> ModelSettings {
     }
     ModelSettings {
         name: name.map_or(DEFAULT_MODEL, Spanned::into_inner).to_owned(),
+        location: location.map(|location| (*location.get_ref()).to_owned()),
         temperature: table.and_then(|table| table.number("temperature", 0.0..=2.0)).map(Spanned::into_inner),
         max_output_tokens: most,
         retry_output_tokens: retry.map(Spanned::into_inner),

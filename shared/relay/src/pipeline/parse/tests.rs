@@ -17,6 +17,7 @@ description = "Theme names."
 type = "boolean"
 [model]
 name = "gemini-3.5-flash"
+location = "eu"
 temperature = 0.4
 max_output_tokens = 512
 retry_output_tokens = 1024
@@ -83,6 +84,7 @@ fn every_field_is_read() {
             ],
             model: ModelSettings {
                 name: "gemini-3.5-flash".into(),
+                location: Some("eu".into()),
                 temperature: Some(0.4),
                 max_output_tokens: Some(512),
                 retry_output_tokens: Some(1024),
@@ -106,6 +108,7 @@ fn what_is_left_out_has_its_default() {
     assert_eq!((pipeline.key_type, pipeline.system), (KeyType::String, None));
     let model = ModelSettings {
         name: DEFAULT_MODEL.into(),
+        location: None,
         temperature: None,
         max_output_tokens: None,
         retry_output_tokens: None,
@@ -228,6 +231,20 @@ fn rules_of_an_answer_that_no_answer_could_keep_are_refused() {
     assert!(said("'number'", "'number'\nmax_chars = 9").contains("max_chars is for strings"));
     assert!(said("'number'", "'boolean'\ncount = 3\ndistinct = true").contains("only 2 booleans"));
     assert_eq!(said("'number'", "'boolean'\ncount = 2\ndistinct = true"), "nothing");
+}
+
+#[test]
+fn a_location_is_global_a_multi_region_or_a_region() {
+    let location = |name: &str| said("[target]", &format!("[model]\nlocation = '{name}'\n[target]"));
+    for known in ["global", "us", "eu", "us-central1", "europe-west12", "northamerica-northeast1"] {
+        assert_eq!(location(known), "nothing", "{known}");
+    }
+    let long = format!("{}-west1", "a".repeat(63));
+    for other in
+        ["", "Global", "europe", "us-central", "us-1", "-west1", "us-west1a", "us.evil.example", "us-west1/x", &long]
+    {
+        assert!(location(other).starts_with("8:12: location is \"global\""), "{other}: {}", location(other));
+    }
 }
 
 #[test]

@@ -1,0 +1,202 @@
+//! Completion notices: CloudEvents on a Pub/Sub topic.
+//!
+//! One message per event in the binary mode of the CloudEvents protocol binding for Pub/Sub
+//! (<https://github.com/googleapis/google-cloudevents/blob/main/docs/spec/pubsub.md>): the event's attributes are the message's,
+//! with the prefix `ce-`; the data is JSON. A subscriber tells duplicates by `ce-id`, which is the same however often a
+//! notice is published.
+
+use crate::connect::Endpoint;
+use async_trait::async_trait;
+use google_cloud_gax::client_builder::Error as BuildError;
+use google_cloud_gax::retry_policy::RetryPolicyExt;
+use google_cloud_pubsub::client::Publisher;
+use google_cloud_pubsub::error::PublishError;
+use google_cloud_pubsub::model::Message;
+use google_cloud_pubsub::retry_policy::RetryableErrors;
+use serde::Serialize;
+use std::time::Duration;
+use tasuki_relay::clock::Millis;
+use tasuki_relay::ports::{Ended, Notice, RunState};
+use tasuki_relay::record::Counts;
+
+/// A publish is given up after so long: within the 30 s that the loader gives a notice, so that it hears why.
+const TRY_FOR: Duration = Duration::from_secs(20);
+/// And after so many tries: the loader's sweep comes back every minute.
+const TRIES: u32 = 4;
+
+/// Publishes to one topic. One for a process: it holds the connection.
+#[derive(Clone, Debug)]
+pub struct PubSubNotice {
+    topic: String,
+    publisher: Publisher,
+}
+
+impl PubSubNotice {
+    /// `topic` is `projects/…/topics/…`. Connects with the first notice; must be called within a runtime. Fails when the
+    /// credentials or the endpoint cannot be used.
+    pub async fn new(topic: impl Into<String>, endpoint: Endpoint) -> Result<PubSubNotice, BuildError> {
+        let topic = topic.into();
+        let mut builder = Publisher::builder(&topic)
+            .with_credentials(endpoint.credentials)
+            .with_retry_policy(RetryableErrors.with_time_limit(TRY_FOR).with_attempt_limit(TRIES))
+            .set_message_count_threshold(1); // a notice is alone: there is nothing to wait for
+        if let Some(url) = endpoint.url {
+            builder = builder.with_endpoint(url);
+        }
+        Ok(PubSubNotice { publisher: builder.build().await?, topic })
+    }
+}
+
+#[async_trait]
+impl Notice for PubSubNotice {
+    async fn publish(&self, ended: &Ended) -> Result<(), String> {
+        let message = message(ended).ok_or("a run that goes on has no notice")?;
+        let published = self.publisher.publish(message).await;
+        published.map(drop).map_err(|error| format!("{} does not take the notice: {}", self.topic, why(&error)))
+    }
+}
+
+/// The data of a notice, as JSON.
+///
+/// Why a run was refused is not in it: such a reason may name the columns of a file, and a file without a header line has a
+/// row there.
+#[derive(Serialize)]
+struct Data<'a> {
+    run: &'a str,
+    pipeline: &'a str,
+    /// The inbox object's name.
+    input: &'a str,
+    state: &'static str,
+    counts: &'a Counts,
+    opened_at: Millis,
+    ended_at: Option<Millis>,
+}
+
+/// The notice as a message; `None` while the run goes on.
+fn message(ended: &Ended) -> Option<Message> {
+    let run = &ended.run;
+    let data = Data {
+        run: run.run.as_str(),
+        pipeline: &run.pipeline,
+        input: &run.input,
+        state: run.state.as_str(),
+        counts: &run.counts,
+        opened_at: run.opened_at,
+        ended_at: run.ended_at,
+    };
+    let attributes = [
+        ("ce-specversion", "1.0".to_owned()),
+        ("ce-id", ended.event_id.clone()),
+        ("ce-type", event_type(run.state)?.to_owned()),
+        ("ce-source", format!("/tasuki/pipelines/{}", run.pipeline)),
+        ("ce-subject", run.run.to_string()),
+        ("ce-time", run.ended_at.unwrap_or(run.opened_at).to_string()),
+        ("content-type", "application/json".to_owned()),
+    ];
+    let data = serde_json::to_vec(&data).expect("a notice is plain data");
+    Some(Message::new().set_data(data).set_attributes(attributes))
+}
+
+/// `ce-type`; `None` for a state that is not announced.
+fn event_type(state: RunState) -> Option<&'static str> {
+    match state {
+        RunState::Running => None,
+        RunState::Complete => Some("tasuki.run.completed"),
+        RunState::Failed => Some("tasuki.run.failed"),
+        RunState::Cancelled => Some("tasuki.run.cancelled"),
+    }
+}
+
+/// The code alone: the service's own words may quote the message.
+fn why(error: &PublishError) -> String {
+    let PublishError::Rpc(error) = error else { return "the publisher has stopped".to_owned() };
+    match (error.status(), error.http_status_code()) {
+        (Some(status), _) => status.code.name().to_owned(),
+        (None, Some(code)) => format!("HTTP {code}"),
+        (None, None) if error.is_authentication() => "no token can be had for its service account".to_owned(),
+        (None, None) if error.is_timeout() || error.is_exhausted() => "no reply in time".to_owned(),
+        (None, None) => "no connection".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+    use std::collections::BTreeMap;
+    use tasuki_relay::names::RunId;
+    use tasuki_relay::ports::RunRow;
+    use tasuki_relay::record::Usage;
+    use tasuki_relay::settle::event_id;
+
+    fn ended(state: RunState) -> Ended {
+        let run = RunId::of("inbox", "themes/rows.jsonl", 7);
+        let usage = Usage { prompt: 900, output: 60, thought: 5, cached: 100 };
+        let counts =
+            Counts { shards: 2, loaded: 8, failed: 2, paid_calls: 9, ambiguous_calls: 1, usage, ..Counts::default() };
+        Ended {
+            event_id: event_id(&run, state),
+            run: RunRow {
+                run,
+                pipeline: "themes".into(),
+                input: "themes/rows.jsonl".into(),
+                source_time: Millis(1_763_620_000_000),
+                run_time: Millis(1_763_620_000_000),
+                state,
+                refused: Some("no column \"canary\"".into()),
+                expected_rows: Some(10),
+                expected_shards: Some(2),
+                opened_at: Millis(1_763_620_000_123),
+                ended_at: Some(Millis(1_763_620_060_500)),
+                counts,
+            },
+        }
+    }
+
+    #[test]
+    fn a_notice_is_a_cloudevent_with_the_runs_counts() {
+        let message = message(&ended(RunState::Complete)).unwrap();
+        let run = RunId::of("inbox", "themes/rows.jsonl", 7);
+        let attributes: BTreeMap<&str, &str> =
+            message.attributes.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let id = format!("{run}:complete");
+        assert_eq!(
+            attributes,
+            BTreeMap::from([
+                ("ce-specversion", "1.0"),
+                ("ce-id", id.as_str()),
+                ("ce-type", "tasuki.run.completed"),
+                ("ce-source", "/tasuki/pipelines/themes"),
+                ("ce-subject", run.as_str()),
+                ("ce-time", "2025-11-20T06:27:40.500Z"),
+                ("content-type", "application/json"),
+            ])
+        );
+        let data: Value = serde_json::from_slice(&message.data).unwrap();
+        assert_eq!(
+            data,
+            json!({
+                "run": run.as_str(), "pipeline": "themes", "input": "themes/rows.jsonl", "state": "COMPLETE",
+                "counts": {
+                    "shards": 2, "loaded": 8, "failed": 2, "cancelled": 0, "unchanged": 0, "superseded": 0,
+                    "paid_calls": 9, "ambiguous_calls": 1, "wasted_answers": 0,
+                    "usage": { "prompt": 900, "output": 60, "thought": 5, "cached": 100 },
+                },
+                "opened_at": "2025-11-20T06:26:40.123Z", "ended_at": "2025-11-20T06:27:40.500Z",
+            })
+        );
+    }
+
+    #[test]
+    fn every_end_has_a_type_of_its_own_and_a_run_that_goes_on_has_none() {
+        let types = [RunState::Complete, RunState::Failed, RunState::Cancelled].map(event_type);
+        assert_eq!(types, [Some("tasuki.run.completed"), Some("tasuki.run.failed"), Some("tasuki.run.cancelled")]);
+        assert!(message(&ended(RunState::Running)).is_none());
+    }
+
+    #[test]
+    fn why_a_run_was_refused_is_not_told_to_the_world() {
+        let message = message(&ended(RunState::Failed)).unwrap();
+        assert!(!format!("{message:?}{}", String::from_utf8_lossy(&message.data)).contains("canary"));
+    }
+}

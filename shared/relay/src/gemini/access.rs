@@ -1,0 +1,84 @@
+use crate::pipeline::ModelSettings;
+use crate::ports::Fault;
+use async_trait::async_trait;
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use std::fmt;
+
+/// One of the services that take Gemini's messages: where its models are, and how a call says who makes it.
+#[async_trait]
+pub trait Access: fmt::Debug + Send + Sync {
+    /// The path of the model below the service's address, from its slash to the model's name, which is part of it as it is.
+    /// Refuses, as no row's fault, settings that the service cannot honour.
+    fn path(&self, model: &ModelSettings) -> Result<String, Fault>;
+    /// The headers that say who calls. Asked again after a 401: other headers than before are then tried once.
+    async fn authorise(&self) -> Result<HeaderMap, Fault>;
+    /// What a person does about a systemic fault: a status of 400 to 404, and the reason (`google.rpc.ErrorInfo`) if it has one.
+    fn advice(&self, status: u16, reason: Option<&str>) -> &'static str;
+}
+
+/// An API key. Its `Debug` shows nothing.
+#[derive(Clone)]
+pub struct Key(HeaderValue);
+
+impl Key {
+    /// From text. `None` when it cannot stand in a header.
+    pub fn new(text: &str) -> Option<Key> {
+        let mut value = HeaderValue::from_str(text.trim()).ok().filter(|value| !value.is_empty())?;
+        value.set_sensitive(true);
+        Some(Key(value))
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Key(…)")
+    }
+}
+
+/// The Gemini API (<https://ai.google.dev/api>).
+#[derive(Debug)]
+pub(super) struct GeminiApi(pub(super) Key);
+
+const API_KEY: HeaderName = HeaderName::from_static("x-goog-api-key");
+
+#[async_trait]
+impl Access for GeminiApi {
+    /// A location is refused: who writes one wants the rows to stay there, and the Gemini API promises no place.
+    fn path(&self, model: &ModelSettings) -> Result<String, Fault> {
+        if model.location.is_some() {
+            return Err(Fault::Systemic(
+                "[model] location is for Vertex AI: the Gemini API has no locations. Remove it, or deploy with Vertex AI"
+                    .to_owned(),
+            ));
+        }
+        Ok(format!("/v1beta/models/{}", model.name))
+    }
+
+    async fn authorise(&self) -> Result<HeaderMap, Fault> {
+        Ok(HeaderMap::from_iter([(API_KEY, self.0.0.clone())]))
+    }
+
+    fn advice(&self, status: u16, reason: Option<&str>) -> &'static str {
+        match (status, reason) {
+            (_, Some("API_KEY_INVALID" | "CREDENTIALS_MISSING")) | (401, _) => {
+                "the API key is not accepted: set GEMINI_API_KEY (or GOOGLE_API_KEY) to a valid key from https://aistudio.google.com/apikey"
+            }
+            (_, Some("BILLING_DISABLED")) | (402, _) => {
+                "billing is off: turn billing on for the project of the API key"
+            }
+            (_, Some("SERVICE_DISABLED")) => "the Gemini API is off: enable it for the project of the API key",
+            (_, Some("CONSUMER_SUSPENDED")) => {
+                "the project of the API key is suspended: look at it in the Google Cloud console"
+            }
+            (403, _) | (_, Some(_)) => {
+                "access is denied: check what the API key is restricted to, and that its project may use the Gemini API and this model"
+            }
+            (404, _) => {
+                "the model is not known: check [model] name in the pipeline, and GOOGLE_GEMINI_BASE_URL if it is set"
+            }
+            _ => {
+                "the Gemini API is not open to this project as it is: check its billing, and that its country is served"
+            }
+        }
+    }
+}
