@@ -6,6 +6,7 @@ pub mod memory;
 pub mod model_server;
 pub mod oidc;
 pub mod sim;
-pub mod storage_server;
 pub mod spanner;
+
+pub mod storage_server;
 pub mod suites;

@@ -33,11 +33,11 @@ struct Scripted {
 #[async_trait]
 impl Leg for Scripted {
     async fn handle(&self, event: &Event) -> Verdict {
-        self.events.lock().unwrap().push(event.clone());
+        self.events.lock().expect("nobody panics with it").push(event.clone());
         if self.hangs.load(SeqCst) {
             self.let_go.notified().await;
         }
-        self.verdict.lock().unwrap().clone().unwrap_or(Verdict::Done)
+        self.verdict.lock().expect("nobody panics with it").clone().unwrap_or(Verdict::Done)
     }
     async fn sweep(&self) -> Result<usize, Why> {
         self.sweeps.fetch_add(1, SeqCst);

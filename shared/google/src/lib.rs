@@ -3,8 +3,9 @@
 
 pub mod connect;
 pub mod http;
-pub mod settings;
-pub mod objects;
-pub mod records;
 pub mod model;
 pub mod notice;
+pub mod objects;
+pub mod records;
+pub mod service;
+pub mod settings;

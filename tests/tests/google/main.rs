@@ -1,13 +1,12 @@
 //! The adapters for Google Cloud, against Google's emulators and the stand-ins of this package.
 
-mod records;
 mod model;
 mod notice;
+mod records;
 
 use libtest_mimic::{Arguments, Trial};
 
 fn main() {
-    let trials: Vec<Vec<Trial>> = vec![records::trials()];
-    let trials: Vec<Vec<Trial>> = vec![model::trials(), notice::trials()];
+    let trials: Vec<Vec<Trial>> = vec![model::trials(), notice::trials(), records::trials()];
     libtest_mimic::run(&Arguments::from_args(), trials.into_iter().flatten().collect()).exit();
 }

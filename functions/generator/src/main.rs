@@ -1,0 +1,41 @@
+//! The generator on Cloud Run: wiring, nothing else.
+
+use async_trait::async_trait;
+use std::process::ExitCode;
+use std::sync::Arc;
+use tasuki_generator::{Generator, Settings};
+use tasuki_google::http::Leg;
+use tasuki_google::service::{self, Platform, StartError};
+use tasuki_google::settings::Role;
+use tasuki_relay::ports::{Event, Verdict, Why};
+
+fn main() -> ExitCode {
+    service::run(Role::Generator, start)
+}
+
+async fn start(platform: Arc<Platform>) -> Result<Arc<dyn Leg>, StartError> {
+    let settings = Settings {
+        max_in_flight: platform.settings.max_in_flight,
+        shards_admitted: platform.settings.concurrency,
+        timing: platform.timing(),
+        ..Settings::default()
+    };
+    let (objects, model) = (platform.objects().await?, platform.model()?);
+    let (clock, chance) = (platform.clock.clone(), platform.chance.clone());
+    Ok(Arc::new(Service(Generator::new(objects, model, clock, chance, settings))))
+}
+
+struct Service(Arc<Generator>);
+
+#[async_trait]
+impl Leg for Service {
+    async fn handle(&self, event: &Event) -> Verdict {
+        self.0.handle(event).await
+    }
+    async fn sweep(&self) -> Result<usize, Why> {
+        self.0.sweep().await.map_err(Why::from)
+    }
+    async fn drain(&self) {
+        self.0.drain().await;
+    }
+}

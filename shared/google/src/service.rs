@@ -1,0 +1,219 @@
+//! Starting a service: settings, TLS, adapters, signals, the server. What the `main` of a leg calls.
+
+use crate::connect::{self, Endpoint};
+use crate::http::{Callers, Leg, Server, serve};
+use crate::model::{VertexConfig, VertexModel};
+use crate::notice::PubSubNotice;
+use crate::objects::{Buckets, GoogleObjects};
+use crate::records::SpannerRecords;
+use crate::settings::{self, Role, Settings};
+use async_trait::async_trait;
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+use tasuki_relay::claims::{GUARD, Timing};
+use tasuki_relay::clock::{Chance, Clock};
+use tasuki_relay::gemini::{Gemini, GeminiConfig};
+use tasuki_relay::names::{Bucket, RunId, ShardIndex};
+use tasuki_relay::pipeline::Pipeline;
+use tasuki_relay::ports::{Ended, Loaded, Model, Notice, Objects, Part, Records, RecordsError, RunRow};
+use tasuki_relay::record::Key;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// A claim is renewed so often within its lease: three renewals may fail.
+const HEARTBEATS_PER_LEASE: u32 = 4;
+/// Work that goes on after the server has stopped is given up after so long.
+const END_WITHIN: Duration = Duration::from_millis(500);
+
+/// Why a service does not start. Says what to mend.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct StartError(pub String);
+
+/// What a leg is built from.
+pub struct Platform {
+    /// Its settings.
+    pub settings: Settings,
+    /// The machine's clock.
+    pub clock: Clock,
+    /// The machine's chance.
+    pub chance: Chance,
+}
+
+impl Platform {
+    /// How claims keep time.
+    pub fn timing(&self) -> Timing {
+        let lease = self.settings.lease;
+        Timing { lease, heartbeat: lease / HEARTBEATS_PER_LEASE, guard: GUARD, others_are_dead: false }
+    }
+
+    /// The four buckets.
+    pub async fn objects(&self) -> Result<Arc<dyn Objects>, StartError> {
+        let name = |bucket| self.settings.bucket(bucket).to_owned();
+        let buckets = Buckets {
+            inbox: name(Bucket::Inbox),
+            shards: name(Bucket::Shards),
+            answers: name(Bucket::Answers),
+            state: name(Bucket::State),
+        };
+        let endpoint = self.endpoint("STORAGE_EMULATOR_HOST")?;
+        let objects = GoogleObjects::new(&endpoint, buckets, Arc::new(|| None)).await;
+        Ok(Arc::new(objects.map_err(|error| StartError(error.to_string()))?))
+    }
+
+    /// The store; a splitter without one has none to compare with.
+    pub async fn records(&self) -> Result<Arc<dyn Records>, StartError> {
+        let Some(database) = &self.settings.database else { return Ok(Arc::new(NoStore)) };
+        let endpoint = self.endpoint("SPANNER_EMULATOR_HOST")?;
+        let (at_once, role) = (self.settings.concurrency, self.settings.database_role.as_deref());
+        let records = SpannerRecords::connect(database, endpoint, at_once, role).await;
+        Ok(Arc::new(records.map_err(|error| StartError(format!("{database}: {error}")))?))
+    }
+
+    /// Where the end of a run is announced.
+    pub async fn notice(&self) -> Result<Arc<dyn Notice>, StartError> {
+        let notice = PubSubNotice::new(&self.settings.topic, self.endpoint("PUBSUB_EMULATOR_HOST")?).await;
+        Ok(Arc::new(notice.map_err(|_| StartError("the Pub/Sub client cannot be set up".to_owned()))?))
+    }
+
+    /// The model. A deployed leg never falls back to the stand-in.
+    pub fn model(&self) -> Result<Arc<dyn Model>, StartError> {
+        let max_in_flight = u32::try_from(self.settings.max_in_flight).unwrap_or(u32::MAX);
+        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
+        let wrong = |error: tasuki_relay::gemini::ConfigError| StartError(error.to_string());
+        match &self.settings.model {
+            Some(settings::Model::Vertex { project, location }) => {
+                let config = VertexConfig {
+                    project: project.clone(),
+                    location: location.clone(),
+                    endpoint: endpoint(variable("GOOGLE_GEMINI_BASE_URL").as_deref())?,
+                    max_in_flight,
+                    cert_file: variable("SSL_CERT_FILE").map(Into::into),
+                };
+                Ok(Arc::new(VertexModel::new(config).map_err(wrong)?))
+            }
+            Some(settings::Model::Gemini) => {
+                let config = GeminiConfig::from_env(variable, max_in_flight).map_err(wrong)?;
+                Ok(Arc::new(Gemini::new(config).map_err(wrong)?))
+            }
+            None => Err(StartError("only the generator asks a model".to_owned())),
+        }
+    }
+
+    fn endpoint(&self, emulator: &str) -> Result<Endpoint, StartError> {
+        endpoint(self.settings.emulator(emulator))
+    }
+}
+
+fn endpoint(emulator: Option<&str>) -> Result<Endpoint, StartError> {
+    Endpoint::of(emulator).map_err(|_| {
+        StartError("no credentials: on Cloud Run the service's account has them; elsewhere run `gcloud auth application-default login`".to_owned())
+    })
+}
+
+/// Runs a service until SIGTERM or SIGINT. Exit code 1: it did not start, and said why.
+pub fn run<F>(role: Role, leg: impl FnOnce(Arc<Platform>) -> F) -> ExitCode
+where
+    F: Future<Output = Result<Arc<dyn Leg>, StartError>>,
+{
+    let settings = match settings::read(role, std::env::vars()) {
+        Ok(settings) => settings,
+        Err(mistakes) => return refused(role, &mistakes.to_string()),
+    };
+    connect::install_tls();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return refused(role, &format!("no threads to work with: {}", error.kind())),
+    };
+    let served = runtime.block_on(start(settings, leg));
+    runtime.shutdown_timeout(END_WITHIN);
+    served.map_or_else(|error| refused(role, &error.to_string()), |()| ExitCode::SUCCESS)
+}
+
+async fn start<F>(settings: Settings, leg: impl FnOnce(Arc<Platform>) -> F) -> Result<(), StartError>
+where
+    F: Future<Output = Result<Arc<dyn Leg>, StartError>>,
+{
+    let stop = CancellationToken::new();
+    stop_on_signals(&stop)?;
+    let (role, port) = (settings.role, settings.port);
+    // Listening comes first: what comes while the adapters are made waits instead of being refused.
+    let listener = TcpListener::bind(("0.0.0.0", port)).await;
+    let listener = listener.map_err(|error| StartError(format!("PORT {port}: {}", error.kind())))?;
+    let platform = Arc::new(Platform { settings, clock: Clock::system(), chance: Chance::system() });
+    let leg = leg(platform.clone()).await?;
+    let settings = &platform.settings;
+    let server = Server {
+        role,
+        leg,
+        bucket: settings.bucket(role.listens_to()).to_owned(),
+        ack_deadline: settings.ack_deadline,
+        callers: settings
+            .callers
+            .as_ref()
+            .map(|callers| Callers::new(callers, reqwest::Client::new(), platform.clock.clone())),
+        stop,
+    };
+    if server.callers.is_none() {
+        tracing::warn!("TASUKI_OIDC is off: callers are not asked who they are");
+    }
+    tracing::info!(port, "the {} listens", role.as_str());
+    serve(listener, server).await.map_err(|error| StartError(format!("the server: {}", error.kind())))
+}
+
+fn stop_on_signals(stop: &CancellationToken) -> Result<(), StartError> {
+    for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
+        let mut signals = signal(kind).map_err(|error| StartError(format!("signals: {}", error.kind())))?;
+        let stop = stop.clone();
+        tokio::spawn(async move {
+            signals.recv().await;
+            stop.cancel();
+        });
+    }
+    Ok(())
+}
+
+/// One line for Cloud Logging, whatever was set up by then.
+fn refused(role: Role, why: &str) -> ExitCode {
+    let line = serde_json::json!({
+        "severity": "ERROR",
+        "message": format!("the {} does not start: {why}", role.as_str()),
+    });
+    eprintln!("{line}");
+    ExitCode::FAILURE
+}
+
+/// The store of a splitter that was given none.
+struct NoStore;
+
+const NO_STORE: &str = "the splitter has no store: set TASUKI_SPANNER_DATABASE, which only_changed needs";
+
+fn no_store<T>() -> Result<T, RecordsError> {
+    Err(RecordsError::Systemic(NO_STORE.to_owned()))
+}
+
+#[async_trait]
+impl Records for NoStore {
+    async fn load(&self, _: &Part) -> Result<Loaded, RecordsError> {
+        no_store()
+    }
+    async fn finish(&self, _: &RunId) -> Result<Option<RunRow>, RecordsError> {
+        no_store()
+    }
+    async fn ledgered(&self, _: &RunId, _: &[ShardIndex]) -> Result<BTreeSet<ShardIndex>, RecordsError> {
+        no_store()
+    }
+    async fn unpublished(&self, _: Option<&RunId>) -> Result<Vec<Ended>, RecordsError> {
+        no_store()
+    }
+    async fn mark_published(&self, _: &str) -> Result<(), RecordsError> {
+        no_store()
+    }
+    async fn fingerprints(&self, _: &Pipeline, _: &[Key]) -> Result<BTreeMap<Key, String>, RecordsError> {
+        no_store()
+    }
+}
