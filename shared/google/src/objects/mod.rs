@@ -146,9 +146,16 @@ impl GoogleObjects {
         GoogleObjects { call_limit, ..self }
     }
 
-    async fn in_time<T>(&self, call: impl Future<Output = Result<T, Failure>> + Send) -> Result<T, ObjectsError> {
+    /// Does `what` in `bucket` within the limit.
+    async fn in_time<T>(
+        &self,
+        what: &'static str,
+        bucket: Bucket,
+        call: impl Future<Output = Result<T, Failure>> + Send,
+    ) -> Result<T, ObjectsError> {
         let result = tokio::time::timeout(self.call_limit, call).await;
-        result.unwrap_or_else(|_| Err(Failure::unconfirmed("timed out"))).map_err(ObjectsError::from)
+        let result = result.unwrap_or_else(|_| Err(Failure::unconfirmed("timed out")));
+        result.map_err(|failure| failure.told(what, self.buckets.name(bucket)))
     }
 
     /// Writes if the live generation is `expected`; `None`: if there is none.
@@ -289,7 +296,7 @@ fn written_meta(object: google_cloud_storage::model::Object) -> Result<Meta, Fai
 impl Objects for GoogleObjects {
     async fn create(&self, bucket: Bucket, name: &str, body: Bytes) -> Result<Meta, ObjectsError> {
         let trace = (self.traceparent)().map(|context| (TRACEPARENT, context));
-        self.in_time(self.put(bucket, name, body, None, trace)).await
+        self.in_time("create", bucket, self.put(bucket, name, body, None, trace)).await
     }
 
     async fn replace(
@@ -299,15 +306,15 @@ impl Objects for GoogleObjects {
         body: Bytes,
         expected: Generation,
     ) -> Result<Meta, ObjectsError> {
-        self.in_time(self.put(bucket, name, body, Some(expected), None)).await
+        self.in_time("replace", bucket, self.put(bucket, name, body, Some(expected), None)).await
     }
 
     async fn remove(&self, bucket: Bucket, name: &str, expected: Option<Generation>) -> Result<(), ObjectsError> {
-        self.in_time(self.api.remove(self.buckets.name(bucket), name, expected)).await
+        self.in_time("remove", bucket, self.api.remove(self.buckets.name(bucket), name, expected)).await
     }
 
     async fn stat(&self, bucket: Bucket, name: &str) -> Result<Option<Meta>, ObjectsError> {
-        self.in_time(self.api.stat(self.buckets.name(bucket), name, None)).await
+        self.in_time("stat", bucket, self.api.stat(self.buckets.name(bucket), name, None)).await
     }
 
     async fn read(
@@ -316,7 +323,7 @@ impl Objects for GoogleObjects {
         name: &str,
         generation: Option<Generation>,
     ) -> Result<Option<Object>, ObjectsError> {
-        self.in_time(self.whole(bucket, name, generation)).await
+        self.in_time("read", bucket, self.whole(bucket, name, generation)).await
     }
 
     async fn read_range(
@@ -327,7 +334,7 @@ impl Objects for GoogleObjects {
         offset: u64,
         most: usize,
     ) -> Result<Option<Bytes>, ObjectsError> {
-        self.in_time(self.range(bucket, name, generation, offset, most)).await
+        self.in_time("read a range", bucket, self.range(bucket, name, generation, offset, most)).await
     }
 
     async fn list(
@@ -337,6 +344,6 @@ impl Objects for GoogleObjects {
         after: Option<&str>,
         most: usize,
     ) -> Result<Vec<Meta>, ObjectsError> {
-        self.in_time(self.api.list(self.buckets.name(bucket), prefix, after, most)).await
+        self.in_time("list", bucket, self.api.list(self.buckets.name(bucket), prefix, after, most)).await
     }
 }
