@@ -12,6 +12,8 @@
 //!   ([`tasuki_relay::write`]). No emulator proves what the service makes of the token.
 //! * Its retries last 300 s by default with waits of up to 60 s, and one attempt may last for ever: no timeout of the client's
 //!   reaches uploads and downloads. Hence [`TRIES`], [`RETRY_FOR`], [`WAIT_MAX`], and [`CALL_LIMIT`] around each call.
+//! * In an outage its throttler makes a call wait without trying, until its time is over. With so few tries there is nothing to
+//!   throttle, so a breaker that no error costs anything takes its place: what does not work is told at once.
 //! * A broken download is resumed at its offset in the same generation, without limit by default: [`RESUMES`].
 //! * The checksum of a download is compared only if the reply has one, so a reply without one is refused here.
 //! * With a known CRC32C it goes out in the metadata before the body: the service refuses a body that arrives as another.
@@ -29,6 +31,7 @@ use bytes::{Bytes, BytesMut};
 use failure::{Failure, absent_is_none};
 use google_cloud_gax::exponential_backoff::ExponentialBackoffBuilder;
 use google_cloud_gax::retry_policy::RetryPolicyExt;
+use google_cloud_gax::retry_throttler::CircuitBreaker;
 use google_cloud_storage::client::Storage;
 use google_cloud_storage::model_ext::{ObjectHighlights, ReadRange};
 use google_cloud_storage::read_object::ReadObjectResponse;
@@ -132,6 +135,7 @@ impl GoogleObjects {
             .with_credentials(endpoint.credentials.clone())
             .with_retry_policy(RetryableErrors.with_attempt_limit(TRIES).with_time_limit(RETRY_FOR))
             .with_backoff_policy(waits.clamp())
+            .with_retry_throttler(CircuitBreaker::clamp(1, 0, 0))
             .with_read_resume_policy(Recommended.with_attempt_limit(RESUMES))
             .with_resumable_upload_threshold(RESUMABLE_FROM);
         if let Some(url) = &endpoint.url {
