@@ -1,6 +1,7 @@
 //! The objects of Google Cloud where things go wrong, on the stand-in server.
 
 use bytes::Bytes;
+use futures::{StreamExt, stream};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +9,9 @@ use tasuki_google::objects::{Buckets, GoogleObjects};
 use tasuki_relay::names::Bucket;
 use tasuki_relay::ports::{Objects, ObjectsError};
 use tasuki_relay::write::{Written, create_once};
-use tasuki_tests::storage_server::{Fault, On, Op, StorageServer, fresh_buckets, objects_on, traced_objects_on};
+use tasuki_tests::storage_server::{
+    Fault, On, Op, StorageServer, fresh_buckets, make_buckets, objects_on, traced_objects_on,
+};
 
 const NAME: &str = "run/00000001.ndjson";
 
@@ -22,10 +25,9 @@ struct World {
 }
 
 async fn world() -> World {
-    let buckets = fresh_buckets();
-    let names = Bucket::ALL.map(|bucket| buckets.name(bucket).to_owned());
-    let server = StorageServer::start(&names.each_ref().map(String::as_str)).await.unwrap();
-    let objects = objects_on(&server.host(), &buckets).await.unwrap();
+    let (server, buckets) = (StorageServer::start(&[]).await.expect("a free port"), fresh_buckets());
+    make_buckets(&server.host(), &buckets).await.expect("no bucket is there yet");
+    let objects = objects_on(&server.host(), &buckets).await.expect("a client");
     World { server, buckets, objects }
 }
 
@@ -178,6 +180,14 @@ async fn a_bucket_that_is_not_there_is_no_empty_one() {
 }
 
 #[tokio::test]
+async fn an_error_names_what_was_done_and_where() {
+    let world = world().await;
+    world.server.fault(On::any(), ALWAYS, Fault::Status(403));
+    let error = world.objects.list(Bucket::State, "claims/", None, 1).await.unwrap_err().to_string();
+    assert!(error.contains("list") && error.contains(&world.buckets.state) && error.contains("403"), "{error}");
+}
+
+#[tokio::test]
 async fn a_body_with_another_checksum_or_none_is_never_returned() {
     let world = world().await;
     world.create("body").await.unwrap();
@@ -249,8 +259,10 @@ async fn every_name_reaches_its_own_object() {
         assert_eq!((&object.meta, &object.body[..]), (meta, name.as_bytes()));
         let range = world.objects.read_range(Bucket::Inbox, name, meta.generation, 2, 4).await.unwrap().unwrap();
         assert_eq!(range, &name.as_bytes()[2..6]);
-        assert_eq!(world.objects.list(Bucket::Inbox, name, None, 1).await.unwrap(), [meta.clone()]);
-        assert!(world.objects.list(Bucket::Inbox, name, Some(name), 1).await.unwrap().is_empty());
+        let listed = world.objects.list(Bucket::Inbox, name, None, 1).await.unwrap();
+        assert_eq!(listed.first(), Some(meta));
+        let behind = world.objects.list(Bucket::Inbox, name, Some(name), 1).await.unwrap();
+        assert!(behind.iter().all(|other| other.name.as_str() > *name));
     }
     for (name, meta) in &made {
         world.objects.remove(Bucket::Inbox, name, Some(meta.generation)).await.unwrap();
@@ -275,6 +287,15 @@ async fn a_list_goes_on_over_pages() {
     assert_eq!(list(None, 1_500).await, names[..1_500]);
     assert_eq!(list(Some(&names[99]), 1_000).await, names[100..1_100]);
     assert_eq!(list(Some(&names[2_499]), 1_000).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn thousands_of_small_objects_are_written_at_once() {
+    let world = world().await;
+    let names: Vec<_> = (0..3_000).map(|shard| format!("run/{shard:08}.ndjson")).collect();
+    let writes = names.iter().map(|name| world.objects.create(Bucket::Shards, name, Bytes::from(name.clone())));
+    let made: Vec<_> = stream::iter(writes).buffered(64).map(Result::unwrap).collect().await;
+    assert_eq!(world.objects.list(Bucket::Shards, "", None, usize::MAX).await.unwrap(), made);
 }
 
 #[tokio::test]

@@ -52,16 +52,19 @@ impl From<Error> for Failure {
     }
 }
 
-impl From<Failure> for ObjectsError {
-    fn from(failure: Failure) -> ObjectsError {
-        match failure {
+impl Failure {
+    /// For the port's caller: `what` was done in `bucket`.
+    pub(super) fn told(self, what: &str, bucket: &str) -> ObjectsError {
+        let denied = |why: &str| ObjectsError::Denied(format!("{what} in {bucket}: {why}"));
+        let unknown = |why: &str| ObjectsError::Unknown(format!("{what} in {bucket}: {why}"));
+        match self {
             // Whoever knows that absence is an answer has taken it out before.
-            Failure::Absent => ObjectsError::Denied("HTTP 404: no such bucket".to_owned()),
-            Failure::Unauthenticated => ObjectsError::Denied("HTTP 401: the credentials are not accepted".to_owned()),
-            Failure::Forbidden => ObjectsError::Denied("HTTP 403: a role is missing".to_owned()),
+            Failure::Absent => denied("HTTP 404, is there such a bucket?"),
+            Failure::Unauthenticated => denied("HTTP 401, the credentials are not accepted"),
+            Failure::Forbidden => denied("HTTP 403, a role is missing"),
             Failure::Precondition => ObjectsError::Precondition,
-            Failure::BeyondEnd => ObjectsError::Unknown("HTTP 416".to_owned()),
-            Failure::Unconfirmed(why) => ObjectsError::Unknown(why),
+            Failure::BeyondEnd => unknown("HTTP 416"),
+            Failure::Unconfirmed(why) => unknown(&why),
         }
     }
 }
@@ -80,7 +83,7 @@ mod tests {
     use super::*;
 
     fn told(code: u16) -> ObjectsError {
-        Failure::of_status(code).into()
+        Failure::of_status(code).told("create", "b")
     }
 
     #[test]
@@ -99,11 +102,11 @@ mod tests {
         let payload = r#"{"error": {"message": "CANARY"}}"#;
         for code in [400, 401, 403, 404, 429, 500] {
             let error = Error::http(code, Default::default(), payload.into());
-            let told = ObjectsError::from(Failure::from(error)).to_string();
+            let told = Failure::from(error).told("create", "b").to_string();
             assert!(!told.contains("CANARY") && told.contains(&code.to_string()), "{told}");
         }
         for error in [Error::io("CANARY"), Error::connect("CANARY"), Error::deser("CANARY"), Error::timeout("CANARY")] {
-            let told = ObjectsError::from(Failure::from(error));
+            let told = Failure::from(error).told("create", "b");
             assert!(matches!(told, ObjectsError::Unknown(_)) && !told.to_string().contains("CANARY"), "{told}");
         }
     }

@@ -12,6 +12,8 @@
 //!   ([`tasuki_relay::write`]). No emulator proves what the service makes of the token.
 //! * Its retries last 300 s by default with waits of up to 60 s, and one attempt may last for ever: no timeout of the client's
 //!   reaches uploads and downloads. Hence [`TRIES`], [`RETRY_FOR`], [`WAIT_MAX`], and [`CALL_LIMIT`] around each call.
+//! * In an outage its throttler makes a call wait without trying, until its time is over. With so few tries there is nothing to
+//!   throttle, so a breaker that no error costs anything takes its place: what does not work is told at once.
 //! * A broken download is resumed at its offset in the same generation, without limit by default: [`RESUMES`].
 //! * The checksum of a download is compared only if the reply has one, so a reply without one is refused here.
 //! * With a known CRC32C it goes out in the metadata before the body: the service refuses a body that arrives as another.
@@ -29,6 +31,7 @@ use bytes::{Bytes, BytesMut};
 use failure::{Failure, absent_is_none};
 use google_cloud_gax::exponential_backoff::ExponentialBackoffBuilder;
 use google_cloud_gax::retry_policy::RetryPolicyExt;
+use google_cloud_gax::retry_throttler::CircuitBreaker;
 use google_cloud_storage::client::Storage;
 use google_cloud_storage::model_ext::{ObjectHighlights, ReadRange};
 use google_cloud_storage::read_object::ReadObjectResponse;
@@ -132,6 +135,7 @@ impl GoogleObjects {
             .with_credentials(endpoint.credentials.clone())
             .with_retry_policy(RetryableErrors.with_attempt_limit(TRIES).with_time_limit(RETRY_FOR))
             .with_backoff_policy(waits.clamp())
+            .with_retry_throttler(CircuitBreaker::clamp(1, 0, 0))
             .with_read_resume_policy(Recommended.with_attempt_limit(RESUMES))
             .with_resumable_upload_threshold(RESUMABLE_FROM);
         if let Some(url) = &endpoint.url {
@@ -146,9 +150,16 @@ impl GoogleObjects {
         GoogleObjects { call_limit, ..self }
     }
 
-    async fn in_time<T>(&self, call: impl Future<Output = Result<T, Failure>> + Send) -> Result<T, ObjectsError> {
+    /// Does `what` in `bucket` within the limit.
+    async fn in_time<T>(
+        &self,
+        what: &'static str,
+        bucket: Bucket,
+        call: impl Future<Output = Result<T, Failure>> + Send,
+    ) -> Result<T, ObjectsError> {
         let result = tokio::time::timeout(self.call_limit, call).await;
-        result.unwrap_or_else(|_| Err(Failure::unconfirmed("timed out"))).map_err(ObjectsError::from)
+        let result = result.unwrap_or_else(|_| Err(Failure::unconfirmed("timed out")));
+        result.map_err(|failure| failure.told(what, self.buckets.name(bucket)))
     }
 
     /// Writes if the live generation is `expected`; `None`: if there is none.
@@ -289,7 +300,7 @@ fn written_meta(object: google_cloud_storage::model::Object) -> Result<Meta, Fai
 impl Objects for GoogleObjects {
     async fn create(&self, bucket: Bucket, name: &str, body: Bytes) -> Result<Meta, ObjectsError> {
         let trace = (self.traceparent)().map(|context| (TRACEPARENT, context));
-        self.in_time(self.put(bucket, name, body, None, trace)).await
+        self.in_time("create", bucket, self.put(bucket, name, body, None, trace)).await
     }
 
     async fn replace(
@@ -299,15 +310,15 @@ impl Objects for GoogleObjects {
         body: Bytes,
         expected: Generation,
     ) -> Result<Meta, ObjectsError> {
-        self.in_time(self.put(bucket, name, body, Some(expected), None)).await
+        self.in_time("replace", bucket, self.put(bucket, name, body, Some(expected), None)).await
     }
 
     async fn remove(&self, bucket: Bucket, name: &str, expected: Option<Generation>) -> Result<(), ObjectsError> {
-        self.in_time(self.api.remove(self.buckets.name(bucket), name, expected)).await
+        self.in_time("remove", bucket, self.api.remove(self.buckets.name(bucket), name, expected)).await
     }
 
     async fn stat(&self, bucket: Bucket, name: &str) -> Result<Option<Meta>, ObjectsError> {
-        self.in_time(self.api.stat(self.buckets.name(bucket), name, None)).await
+        self.in_time("stat", bucket, self.api.stat(self.buckets.name(bucket), name, None)).await
     }
 
     async fn read(
@@ -316,7 +327,7 @@ impl Objects for GoogleObjects {
         name: &str,
         generation: Option<Generation>,
     ) -> Result<Option<Object>, ObjectsError> {
-        self.in_time(self.whole(bucket, name, generation)).await
+        self.in_time("read", bucket, self.whole(bucket, name, generation)).await
     }
 
     async fn read_range(
@@ -327,7 +338,7 @@ impl Objects for GoogleObjects {
         offset: u64,
         most: usize,
     ) -> Result<Option<Bytes>, ObjectsError> {
-        self.in_time(self.range(bucket, name, generation, offset, most)).await
+        self.in_time("read a range", bucket, self.range(bucket, name, generation, offset, most)).await
     }
 
     async fn list(
@@ -337,6 +348,6 @@ impl Objects for GoogleObjects {
         after: Option<&str>,
         most: usize,
     ) -> Result<Vec<Meta>, ObjectsError> {
-        self.in_time(self.api.list(self.buckets.name(bucket), prefix, after, most)).await
+        self.in_time("list", bucket, self.api.list(self.buckets.name(bucket), prefix, after, most)).await
     }
 }
