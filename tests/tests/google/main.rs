@@ -1,5 +1,6 @@
 //! The adapters for Google Cloud, against Google's emulators and the stand-ins of this package.
 
+mod end_to_end;
 mod model;
 mod notice;
 mod records;
@@ -7,6 +8,6 @@ mod records;
 use libtest_mimic::{Arguments, Trial};
 
 fn main() {
-    let trials: Vec<Vec<Trial>> = vec![model::trials(), notice::trials(), records::trials()];
+    let trials: Vec<Vec<Trial>> = vec![end_to_end::trials(), model::trials(), notice::trials(), records::trials()];
     libtest_mimic::run(&Arguments::from_args(), trials.into_iter().flatten().collect()).exit();
 }

@@ -1,0 +1,83 @@
+//! The three services as processes, from a dropped file to rows in Spanner and one notice.
+
+use anyhow::{Result, ensure};
+use libtest_mimic::Trial;
+use std::time::Duration;
+use tasuki_tests::deployment::{Chaos, Delivery, Deployment, Setup};
+use tasuki_tests::emulators::{Needs, trial};
+use tasuki_tests::model_server::Script;
+use tokio_util::sync::CancellationToken;
+
+const EMULATORS: &[Needs] = &[Needs::Spanner, Needs::PubSub];
+
+pub fn trials() -> Vec<Trial> {
+    vec![
+        trial("a_dropped_file_becomes_rows_in_spanner_and_one_notice", EMULATORS, a_dropped_file),
+        trial("doubled_and_cut_deliveries_pay_for_nothing_twice", EMULATORS, doubled_and_cut),
+        trial(
+            "a_database_that_aborts_at_random_loads_every_row_once",
+            &[Needs::SpannerWithFaults, Needs::PubSub],
+            aborting,
+        ),
+        trial("services_that_are_killed_stopped_and_terminated_lose_nothing", EMULATORS, blows),
+    ]
+}
+
+const ROWS: u64 = 300;
+
+async fn a_dropped_file() -> Result<()> {
+    let deployment = Deployment::start(Script::default(), Setup::default()).await?;
+    let run = deployment.drop_rows("rows.jsonl", 0..ROWS)?;
+    ensure!(deployment.end_of(&run).await? == "COMPLETE");
+    deployment.check_end(&run, ROWS).await?;
+    ensure!(deployment.model.tally().calls() == ROWS, "{} calls for {ROWS} rows", deployment.model.tally().calls());
+    Ok(())
+}
+
+async fn doubled_and_cut() -> Result<()> {
+    let delivery = Delivery { ack_deadline: Duration::from_secs(1), doubled: 60, seed: 2, ..Delivery::default() };
+    let script = Script::default().latency(Duration::from_millis(1_500));
+    let deployment = Deployment::start(script, Setup { delivery, ..Setup::default() }).await?;
+    let run = deployment.drop_rows("rows.jsonl", 0..ROWS)?;
+    ensure!(deployment.end_of(&run).await? == "COMPLETE");
+    deployment.check_end(&run, ROWS).await?;
+    ensure!(deployment.eventarc.again() > 0, "no push was cut: {}", deployment.eventarc.summary());
+    ensure!(deployment.model.tally().calls() == ROWS, "{} calls for {ROWS} rows", deployment.model.tally().calls());
+    Ok(())
+}
+
+async fn aborting() -> Result<()> {
+    let setup = Setup { spanner_faults: true, ..Setup::default() };
+    let deployment = Deployment::start(Script::default(), setup).await?;
+    let run = deployment.drop_rows("rows.jsonl", 0..ROWS)?;
+    ensure!(deployment.end_of(&run).await? == "COMPLETE");
+    deployment.check_end(&run, ROWS).await?;
+    ensure!(deployment.model.tally().calls() == ROWS, "{} calls for {ROWS} rows", deployment.model.tally().calls());
+    Ok(())
+}
+
+async fn blows() -> Result<()> {
+    // Leases of 30 s are the shortest that a service takes: what a killed process held is free then.
+    let variables = vec![("TASUKI_LEASE", "30".to_owned()), ("TASUKI_ACK_DEADLINE", "60".to_owned())];
+    let delivery = Delivery { sweep_every: Duration::from_secs(2), doubled: 20, seed: 3, ..Delivery::default() };
+    let script = Script::default().latency(Duration::from_millis(400));
+    let deployment = Deployment::start(script, Setup { delivery, variables, ..Setup::default() }).await?;
+    let (rows, quiet, mut chaos) = (600, CancellationToken::new(), Chaos::seeded(4));
+    let run = deployment.drop_rows("rows.jsonl", 0..rows)?;
+    let rage = async {
+        tokio::time::timeout(Duration::from_secs(20), chaos.rage(&deployment, &quiet)).await.unwrap_or(Ok(()))?;
+        for service in deployment.services.values() {
+            service.signal("CONT").ok();
+            if service.has_ended()? {
+                service.again().await?;
+            }
+        }
+        anyhow::Ok(())
+    };
+    let (raged, state) = tokio::join!(rage, deployment.end_of(&run));
+    raged?;
+    ensure!(state? == "COMPLETE");
+    deployment.check_end(&run, rows).await?;
+    ensure!(chaos.blows >= 9, "only {} blows", chaos.blows);
+    Ok(())
+}
