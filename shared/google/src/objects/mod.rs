@@ -1,7 +1,7 @@
 //! Objects on Cloud Storage.
 //!
 //! Two ways lead there. Bodies go through Google's client, which checks them by CRC32C and takes a broken transfer up again;
-//! stat, list and delete, which it has over gRPC only, go through the JSON API ([`json`]). A read asks both at once, because
+//! stat, list and delete, which it has over gRPC only, go through the JSON API (`json.rs`). A read asks both at once, because
 //! the reply with the body does not say when the object was created.
 //!
 //! What Google's client (1.21) does, read in its source, and what follows from it:
@@ -11,10 +11,10 @@
 //!   So `Precondition` says that the object is there, **not who wrote it**: the callers read back
 //!   ([`tasuki_relay::write`]). No emulator proves what the service makes of the token.
 //! * Its retries last 300 s by default with waits of up to 60 s, and one attempt may last for ever: no timeout of the client's
-//!   reaches uploads and downloads. Hence [`TRIES`], [`RETRY_FOR`], [`WAIT_MAX`], and [`CALL_LIMIT`] around each call.
+//!   reaches uploads and downloads. Hence limits of our own, and [`CALL_LIMIT`] around each call.
 //! * In an outage its throttler makes a call wait without trying, until its time is over. With so few tries there is nothing to
 //!   throttle, so a breaker that no error costs anything takes its place: what does not work is told at once.
-//! * A broken download is resumed at its offset in the same generation, without limit by default: [`RESUMES`].
+//! * A broken download is resumed at its offset in the same generation, without limit by default; here three times.
 //! * The checksum of a download is compared only if the reply has one, so a reply without one is refused here.
 //! * With a known CRC32C it goes out in the metadata before the body: the service refuses a body that arrives as another.
 //!
