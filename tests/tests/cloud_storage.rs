@@ -78,6 +78,16 @@ async fn a_retry_of_the_clients_own_write_is_no_more_than_a_precondition() {
 }
 
 #[tokio::test]
+async fn an_own_write_that_is_then_forbidden_is_not_foreign_either() {
+    let world = world().await;
+    world.server.fault(On::op(Op::Insert), 1, Fault::LostReply);
+    world.server.fault(On::op(Op::Insert), 1, Fault::Status(403));
+    let written = world.create_once("mine").await;
+    assert!(matches!(written, Ok(Written::Identical(_))), "{written:?}");
+    assert_eq!(world.server.faults_left(), 0);
+}
+
+#[tokio::test]
 async fn anothers_object_is_foreign() {
     let world = world().await;
     world.server.put(&world.buckets.shards, NAME, "theirs").unwrap();
@@ -312,28 +322,29 @@ async fn an_overwritten_version_is_gone() {
 }
 
 #[tokio::test]
-async fn a_read_amid_overwrites_is_one_version() {
+async fn a_read_amid_an_overwrite_is_one_version() {
     let world = world().await;
-    let put = |turn: u32| {
-        let generation = world.server.put(&world.buckets.shards, NAME, turn.to_string()).unwrap();
-        (generation, turn.to_string())
-    };
-    let mut versions = BTreeMap::from([put(0)]);
-    let mut found = Vec::new();
-    for turn in 1..=200 {
-        let read = world.objects.read(Bucket::Shards, NAME, None);
+    let put = |body: &'static str| world.server.put(&world.buckets.shards, NAME, body).unwrap();
+    let overwritten = async |pinned| {
+        // What is known of the object is told at once, its body after it was overwritten.
+        world.server.fault(On::op(Op::Read), 1, Fault::Late(Duration::from_millis(300)));
+        let stats = world.server.calls(Op::Stat);
         let overwrite = async {
-            tokio::time::sleep(Duration::from_micros(u64::from(turn) * 10)).await;
-            put(turn)
+            while world.server.calls(Op::Stat) == stats {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            put("second")
         };
-        let (read, version) = tokio::join!(read, overwrite);
-        versions.extend([version]);
-        found.extend(read.unwrap());
-    }
-    assert_eq!(found.len(), 200);
-    for object in found {
-        assert_eq!(versions[&object.meta.generation].as_bytes(), object.body);
-    }
+        let (read, second) = tokio::join!(world.objects.read(Bucket::Shards, NAME, pinned), overwrite);
+        (read.unwrap(), second)
+    };
+    put("first!");
+    let (read, second) = overwritten(None).await;
+    let read = read.unwrap();
+    assert_eq!((read.meta.generation, read.meta.size, &read.body[..]), (second, 6, &b"second"[..]));
+    let first = put("first!");
+    assert_eq!(overwritten(Some(first)).await.0, None);
 }
 
 #[tokio::test]

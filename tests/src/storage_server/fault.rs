@@ -1,5 +1,6 @@
 use super::call::{Call, Op};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// How a request goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,6 +11,8 @@ pub enum Fault {
     LostReply,
     /// Done, then answered with this status, as a front end does that lost the reply.
     DoneThenStatus(u16),
+    /// Done and answered so much later.
+    Late(Duration),
     /// Neither done nor answered.
     Hang,
     /// Done; never answered.
@@ -72,8 +75,8 @@ impl Faults {
     }
 
     /// How many have not been met yet.
-    pub(super) fn left(&self) -> u32 {
-        self.all().iter().map(|(_, times, _)| times).sum()
+    pub(super) fn left(&self) -> u64 {
+        self.all().iter().map(|(_, times, _)| u64::from(*times)).sum()
     }
 
     /// What is to go wrong with this request.

@@ -114,7 +114,8 @@ impl StorageServer {
         events
     }
 
-    /// The next `times` requests of this kind go wrong. Of several faults for one request the one that was set first is met.
+    /// The next `times` requests of this kind go wrong (`u32::MAX`: until [`StorageServer::heal`]). Of several faults for one
+    /// request the one that was set first is met.
     pub fn fault(&self, on: On, times: u32, fault: Fault) {
         self.served.faults.add(on, times, fault);
     }
@@ -125,7 +126,7 @@ impl StorageServer {
     }
 
     /// How many faults have not been met yet.
-    pub fn faults_left(&self) -> u32 {
+    pub fn faults_left(&self) -> u64 {
         self.served.faults.left()
     }
 

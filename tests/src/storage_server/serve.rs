@@ -60,6 +60,7 @@ pub(super) async fn reply(served: Arc<Served>, request: Request<Incoming>) -> Re
     match fault {
         Some(Fault::Status(status)) => return Ok(told(status)),
         Some(Fault::Hang) => std::future::pending().await,
+        Some(Fault::Late(by)) => tokio::time::sleep(by).await,
         _ => {}
     }
     let reply = served.answer(&call, &head, body, fault);

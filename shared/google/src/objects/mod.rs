@@ -1,7 +1,7 @@
 //! Objects on Cloud Storage.
 //!
 //! Two ways lead there. Bodies go through Google's client, which checks them by CRC32C and takes a broken transfer up again;
-//! stat, list and delete, which it has over gRPC only, go through the JSON API ([`json`]). A read asks both at once, because
+//! stat, list and delete, which it has over gRPC only, go through the JSON API (`json.rs`). A read asks both at once, because
 //! the reply with the body does not say when the object was created.
 //!
 //! What Google's client (1.21) does, read in its source, and what follows from it:
@@ -11,10 +11,10 @@
 //!   So `Precondition` says that the object is there, **not who wrote it**: the callers read back
 //!   ([`tasuki_relay::write`]). No emulator proves what the service makes of the token.
 //! * Its retries last 300 s by default with waits of up to 60 s, and one attempt may last for ever: no timeout of the client's
-//!   reaches uploads and downloads. Hence [`TRIES`], [`RETRY_FOR`], [`WAIT_MAX`], and [`CALL_LIMIT`] around each call.
+//!   reaches uploads and downloads. Hence limits of our own, and [`CALL_LIMIT`] around each call.
 //! * In an outage its throttler makes a call wait without trying, until its time is over. With so few tries there is nothing to
 //!   throttle, so a breaker that no error costs anything takes its place: what does not work is told at once.
-//! * A broken download is resumed at its offset in the same generation, without limit by default: [`RESUMES`].
+//! * A broken download is resumed at its offset in the same generation, without limit by default; here three times.
 //! * The checksum of a download is compared only if the reply has one, so a reply without one is refused here.
 //! * With a known CRC32C it goes out in the metadata before the body: the service refuses a body that arrives as another.
 //!
@@ -24,48 +24,28 @@
 
 mod failure;
 mod json;
+mod transfers;
 
 use crate::connect::Endpoint;
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use failure::{Failure, absent_is_none};
-use google_cloud_gax::exponential_backoff::ExponentialBackoffBuilder;
-use google_cloud_gax::retry_policy::RetryPolicyExt;
-use google_cloud_gax::retry_throttler::CircuitBreaker;
-use google_cloud_storage::client::Storage;
-use google_cloud_storage::model_ext::{ObjectHighlights, ReadRange};
-use google_cloud_storage::read_object::ReadObjectResponse;
-use google_cloud_storage::read_resume_policy::{ReadResumePolicyExt, Recommended};
-use google_cloud_storage::retry_policy::RetryableErrors;
 use json::JsonApi;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
-use tasuki_relay::clock::Millis;
+use std::time::Duration;
 use tasuki_relay::names::Bucket;
 use tasuki_relay::ports::{Generation, Meta, Object, Objects, ObjectsError};
+use transfers::{OBJECT_BYTES_MAX, Transfers};
 
 /// A request is sent so often at most: who called comes again.
 const TRIES: u32 = 3;
-/// No try begins later than this after the first.
-const RETRY_FOR: Duration = Duration::from_secs(8);
-/// Waits between tries, with full jitter. Cloud Storage takes about one change a second of one name.
-const WAIT_FIRST: Duration = Duration::from_millis(200);
-const WAIT_MAX: Duration = Duration::from_secs(2);
-/// A download that broke off is resumed so often.
-const RESUMES: u32 = 3;
 /// A call with all its tries: well below the 30 s after which its caller gives up
 /// ([`tasuki_relay::deadline::OBJECTS_DEADLINE`]) and above a slow upload of a shard.
 pub const CALL_LIMIT: Duration = Duration::from_secs(20);
-/// Bodies from this size on go up resumably, so that a break in the middle costs a part of them.
-const RESUMABLE_FROM: usize = 8 << 20;
 /// A read of the live version begins again when that was overwritten meanwhile. A claim is, every 30 s.
 const READS: u32 = 3;
-/// No object is larger (Cloud Storage quotas page, "Maximum object size"): 5 TiB.
-const OBJECT_BYTES_MAX: u64 = 5 << 40;
-/// Of every object: no browser makes a page of what a user's file or a model's answer holds.
-const CONTENT_TYPE: &str = "application/octet-stream";
 /// The custom metadata that carries the W3C trace context from leg to leg.
 pub const TRACEPARENT: &str = "traceparent";
 
@@ -92,11 +72,6 @@ impl Buckets {
             Bucket::State => &self.state,
         }
     }
-
-    /// As Google's client wants it.
-    fn resource(&self, bucket: Bucket) -> String {
-        format!("projects/_/buckets/{}", self.name(bucket))
-    }
 }
 
 /// Gives the `traceparent` of what goes on at the moment, if anything is traced.
@@ -109,7 +84,7 @@ pub struct SetUpError(&'static str);
 
 /// Four buckets of Cloud Storage. One for a process: it holds the connections.
 pub struct GoogleObjects {
-    client: Storage,
+    transfers: Transfers,
     api: JsonApi,
     buckets: Buckets,
     traceparent: Traceparent,
@@ -130,19 +105,8 @@ impl GoogleObjects {
         buckets: Buckets,
         traceparent: Traceparent,
     ) -> Result<GoogleObjects, SetUpError> {
-        let waits = ExponentialBackoffBuilder::new().with_initial_delay(WAIT_FIRST).with_maximum_delay(WAIT_MAX);
-        let mut builder = Storage::builder()
-            .with_credentials(endpoint.credentials.clone())
-            .with_retry_policy(RetryableErrors.with_attempt_limit(TRIES).with_time_limit(RETRY_FOR))
-            .with_backoff_policy(waits.clamp())
-            .with_retry_throttler(CircuitBreaker::clamp(1, 0, 0))
-            .with_read_resume_policy(Recommended.with_attempt_limit(RESUMES))
-            .with_resumable_upload_threshold(RESUMABLE_FROM);
-        if let Some(url) = &endpoint.url {
-            builder = builder.with_endpoint(url);
-        }
-        let client = builder.build().await.map_err(|_| SetUpError("its address, its credentials, or TLS"))?;
-        Ok(GoogleObjects { client, api: JsonApi::new(endpoint)?, buckets, traceparent, call_limit: CALL_LIMIT })
+        let (transfers, api) = (Transfers::new(endpoint).await?, JsonApi::new(endpoint)?);
+        Ok(GoogleObjects { transfers, api, buckets, traceparent, call_limit: CALL_LIMIT })
     }
 
     /// With another limit than [`CALL_LIMIT`].
@@ -171,22 +135,9 @@ impl GoogleObjects {
         expected: Option<Generation>,
         metadata: impl IntoIterator<Item = (&str, String)>,
     ) -> Result<Meta, Failure> {
-        let resumable = body.len() >= RESUMABLE_FROM;
-        let checksum = crc32c::crc32c(&body);
-        let written = self
-            .client
-            .write_object(self.buckets.resource(bucket), name, body)
-            .set_if_generation_match(expected.unwrap_or(0)) // 0: no object is there
-            .set_content_type(CONTENT_TYPE)
-            .set_metadata(metadata)
-            .with_known_crc32c(checksum)
-            .send_unbuffered()
-            .await;
-        match written.map_err(Failure::from) {
-            Ok(object) => written_meta(object),
+        match self.transfers.upload(self.buckets.name(bucket), name, body, expected, metadata).await {
             Err(Failure::Forbidden) => Err(self.refused(bucket, name, expected).await),
-            Err(Failure::Absent) if resumable => Err(Failure::unconfirmed("the upload's session is gone")),
-            Err(failure) => Err(failure),
+            result => result,
         }
     }
 
@@ -199,64 +150,17 @@ impl GoogleObjects {
         }
     }
 
-    /// The body of one version, or the live one, and which it is.
-    async fn body(
-        &self,
-        bucket: Bucket,
-        name: &str,
-        generation: Option<Generation>,
-    ) -> Result<(Generation, Bytes), Failure> {
-        let mut request = self.client.read_object(self.buckets.resource(bucket), name);
-        if let Some(generation) = generation {
-            request = request.set_generation(generation);
-        }
-        let reply = request.send().await?;
-        let object = reply.object();
-        if object.checksums.as_ref().and_then(|checksums| checksums.crc32c).is_none() {
-            return Err(Failure::unconfirmed("a body without a checksum"));
-        }
-        Ok((object.generation, drain(reply).await?))
-    }
-
-    /// Through Google's client as well: it stays in that generation when it takes a broken transfer up again.
-    async fn range(
-        &self,
-        bucket: Bucket,
-        name: &str,
-        generation: Generation,
-        offset: u64,
-        most: usize,
-    ) -> Result<Option<Bytes>, Failure> {
-        if most == 0 || offset >= OBJECT_BYTES_MAX {
-            // No range says this: only whether that version is there is asked.
-            let found = self.api.stat(self.buckets.name(bucket), name, Some(generation)).await?;
-            return Ok(found.map(|_| Bytes::new()));
-        }
-        let range = ReadRange::segment(offset, (most as u64).min(OBJECT_BYTES_MAX));
-        let request = self.client.read_object(self.buckets.resource(bucket), name).set_generation(generation);
-        let reply = match request.set_read_range(range).send().await.map_err(Failure::from) {
-            Ok(reply) => reply,
-            Err(Failure::Absent) => return Ok(None),
-            Err(Failure::BeyondEnd) => return Ok(Some(Bytes::new())),
-            Err(failure) => return Err(failure),
-        };
-        let expected = length_of(&reply.object(), offset, most);
-        let body = drain(reply).await?;
-        if body.len() as u64 != expected {
-            return Err(Failure::unconfirmed("another range than was asked for"));
-        }
-        Ok(Some(body))
-    }
-
+    /// What is known of a version and its body, of the same version.
     async fn whole(
         &self,
         bucket: Bucket,
         name: &str,
         generation: Option<Generation>,
     ) -> Result<Option<Object>, Failure> {
+        let bucket = self.buckets.name(bucket);
         for _ in 0..READS {
-            let stat = self.api.stat(self.buckets.name(bucket), name, generation);
-            let body = async { absent_is_none(self.body(bucket, name, generation).await) };
+            let stat = self.api.stat(bucket, name, generation);
+            let body = async { absent_is_none(self.transfers.download(bucket, name, generation).await) };
             match futures::try_join!(stat, body)? {
                 (Some(meta), Some((of, body))) if meta.generation == of => {
                     if body.len() as u64 != meta.size {
@@ -271,29 +175,26 @@ impl GoogleObjects {
         }
         Err(Failure::unconfirmed("overwritten again and again while it was read"))
     }
-}
 
-/// How long a range must be, by the length of the whole object.
-fn length_of(object: &ObjectHighlights, offset: u64, most: usize) -> u64 {
-    u64::try_from(object.size).unwrap_or(0).saturating_sub(offset).min(most as u64)
-}
-
-async fn drain(mut reply: ReadObjectResponse) -> Result<Bytes, Failure> {
-    let mut body = BytesMut::new();
-    while let Some(chunk) = reply.next().await.transpose()? {
-        body.extend_from_slice(&chunk);
+    /// Through Google's client as well: it stays in that version when it takes a broken transfer up again.
+    async fn range(
+        &self,
+        bucket: Bucket,
+        name: &str,
+        generation: Generation,
+        offset: u64,
+        most: usize,
+    ) -> Result<Option<Bytes>, Failure> {
+        let bucket = self.buckets.name(bucket);
+        if most == 0 || offset >= OBJECT_BYTES_MAX {
+            // No range says this: only whether that version is there is asked.
+            return Ok(self.api.stat(bucket, name, Some(generation)).await?.map(|_| Bytes::new()));
+        }
+        match self.transfers.download_range(bucket, name, generation, offset, most).await {
+            Err(Failure::BeyondEnd) => Ok(Some(Bytes::new())),
+            result => absent_is_none(result),
+        }
     }
-    Ok(body.freeze())
-}
-
-fn written_meta(object: google_cloud_storage::model::Object) -> Result<Meta, Failure> {
-    let unreadable = || Failure::unconfirmed("a reply to a write that does not say what was written");
-    let created = object.create_time.and_then(|time| SystemTime::try_from(time).ok()).ok_or_else(unreadable)?;
-    if object.generation <= 0 {
-        return Err(unreadable());
-    }
-    let size = u64::try_from(object.size).map_err(|_| unreadable())?;
-    Ok(Meta { name: object.name, generation: object.generation, created: Millis::of(created), size })
 }
 
 #[async_trait]
