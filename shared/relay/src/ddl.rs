@@ -8,9 +8,11 @@
 //! ```
 
 mod compare;
+mod merge;
 mod read;
 
 pub use compare::{Difference, differences};
+pub use merge::merge;
 pub use read::{statements, tables};
 
 use crate::pipeline::{AnswerColumn, KeyType, Pipeline, ValueType};
