@@ -1,6 +1,7 @@
 //! Support for the tests that cross crates.
 
 pub mod build;
+pub mod cut;
 pub mod emulators;
 pub mod memory;
 pub mod model_server;
