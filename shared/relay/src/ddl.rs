@@ -60,8 +60,8 @@ const OURS: [(&str, &str, bool); 12] = [
     (COMMITTED_AT, "TIMESTAMP", true),
 ];
 
-/// The column that Spanner itself fills in.
-const COMMITTED_AT: &str = "committed_at";
+/// The column that holds the commit's time.
+pub const COMMITTED_AT: &str = "committed_at";
 
 /// A name between backticks: reserved words are names like any other then. Valid names hold no backtick.
 pub fn quoted(name: &str) -> String {

@@ -284,6 +284,11 @@ async fn a_table_that_does_not_fit_is_systemic() -> Result<()> {
     later.lines[0].key = Some(Key::Integer(5));
     let mend = systemic(records.load(&later).await)?;
     ensure!(mend.contains("mine is NOT NULL"), "no row's fault: {mend}");
+
+    let by_hand = ddl::target(&pipeline("by_hand")).ddl().replace(" OPTIONS (allow_commit_timestamp = true)", "");
+    database.apply(&by_hand).await?;
+    let mend = systemic(records.load(&of(&pipeline("by_hand"), 6)).await)?;
+    ensure!(mend.contains("committed_at lacks OPTIONS"), "no row's fault either: {mend}");
     Ok(())
 }
 
