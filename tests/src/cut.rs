@@ -1,5 +1,5 @@
-//! A TCP proxy that loses a reply: it passes everything on, until a request of some bytes goes by; from then on it keeps what the
-//! server says to itself, until it is told to cut all connections. Later connections pass again.
+//! A TCP proxy that loses a reply: it passes everything on, until a request of some bytes goes by; from then on it
+//! keeps what the server says to itself, until it is told to cut all connections. Later connections pass again.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! Target tables in Spanner: what a pipeline wants of its table, as GoogleSQL, and how two such tables differ. Pure: the
-//! `tasuki` command writes it, and the adapter holds the table that it finds against it.
+//! Target tables in Spanner: what a pipeline wants of its table, as GoogleSQL, and how two such tables differ. Pure:
+//! the `tasuki` command writes it, and the adapter holds the table that it finds against it.
 //!
 //! ```text
 //! CREATE TABLE IF NOT EXISTS `<table>` (`<key>` …, `<answers>` …, run …, committed_at …) PRIMARY KEY (`<key>`);

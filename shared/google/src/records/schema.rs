@@ -1,5 +1,5 @@
-//! Tasuki's own tables in Spanner: the files of `infra/schema`, in their order. What was applied once is never changed: a later
-//! change is a statement of its own, in a new file.
+//! Tasuki's own tables in Spanner: the files of `infra/schema`, in their order. What was applied once is never changed:
+//! a later change is a statement of its own, in a new file.
 
 /// The files, by name.
 const FILES: [(&str, &str); 2] = [

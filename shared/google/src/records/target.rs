@@ -35,7 +35,8 @@ pub(super) struct Found {
     pub(super) indexed: usize,
 }
 
-/// Target tables, looked at once, and again whenever Spanner refuses what was written by that. At most one for each pipeline.
+/// Target tables, looked at once, and again whenever Spanner refuses what was written by that. At most one for each
+/// pipeline.
 #[derive(Debug, Default)]
 pub(super) struct Targets(Mutex<BTreeMap<String, Arc<Found>>>);
 
@@ -113,8 +114,8 @@ async fn ask(client: &DatabaseClient, sql: &str, table: &str) -> Result<ResultSe
     Ok(client.single_use().build().execute_query(statement.build()).await?)
 }
 
-/// Why no row of `pipeline` could be written into the table; nothing when it fits. Columns of the user's own may be there, if
-/// they need no value.
+/// Why no row of `pipeline` could be written into the table; nothing when it fits. Columns of the user's own may be
+/// there, if they need no value.
 fn problems(found: &Found, pipeline: &Pipeline) -> Vec<String> {
     let (there, wanted) = (&found.table, ddl::target(pipeline));
     let differences = ddl::differences(there, &wanted).into_iter();

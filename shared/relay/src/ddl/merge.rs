@@ -1,7 +1,7 @@
 use super::{Difference, Table, differences};
 
-/// One table for each target that the pipelines name, in the order of their names; pipelines of one target share its table, which
-/// has the answers of all. Each table comes with the name of its pipeline.
+/// One table for each target that the pipelines name, in the order of their names; pipelines of one target share its
+/// table, which has the answers of all. Each table comes with the name of its pipeline.
 ///
 /// # Errors
 /// Every contradiction, as a sentence: another key, another type of the same column.
