@@ -2,6 +2,7 @@
 
 pub mod build;
 pub mod deployment;
+pub mod cut;
 pub mod emulators;
 pub mod memory;
 pub mod model_server;

@@ -73,6 +73,16 @@ Examples:
     /// Shows the rows of a run that failed, and why
     #[command(after_help = "Examples:\n  tasuki failures\n  tasuki failures r5x --format jsonl")]
     Failures(Rows),
+    /// Writes the tables that pipelines need in Spanner, as DDL; only for Tasuki in Google Cloud
+    #[command(after_help = "\
+Examples:
+  tasuki schema pipelines/*.toml                                what they need, on stdout
+  tasuki schema pipelines/*.toml --out infra/schema/targets     one file a table
+  tasuki schema pipelines/*.toml --out infra/schema/targets --check     exits with 1 where a file is not up to date
+
+Name all pipelines that share a table at once. Applying a file twice changes nothing. A change that would lose answers (a
+dropped column, another type) is refused: the migration to run by hand is told.")]
+    Schema(Schema),
 }
 
 #[derive(Debug, Args)]
@@ -140,6 +150,19 @@ pub(crate) struct Rows {
     /// Rows at most [default: 50 in a table, else all]
     #[arg(long, value_name = "ROWS")]
     pub(crate) limit: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Schema {
+    /// The pipelines: TOML files
+    #[arg(value_name = "PIPELINE", required = true)]
+    pub(crate) pipelines: Vec<PathBuf>,
+    /// The folder for one file a table; stdout without it
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Writes nothing, and fails where a file is not up to date
+    #[arg(long, requires = "out")]
+    pub(crate) check: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

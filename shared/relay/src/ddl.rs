@@ -1,5 +1,5 @@
-//! Target tables in Spanner: what a pipeline wants of its table, as GoogleSQL, and how two such tables differ. Pure: the
-//! `tasuki` command writes it, and the adapter holds the table that it finds against it.
+//! Target tables in Spanner: what a pipeline wants of its table, as GoogleSQL, and how two such tables differ. Pure:
+//! the `tasuki` command writes it, and the adapter holds the table that it finds against it.
 //!
 //! ```text
 //! CREATE TABLE IF NOT EXISTS `<table>` (`<key>` …, `<answers>` …, run …, committed_at …) PRIMARY KEY (`<key>`);
@@ -8,9 +8,11 @@
 //! ```
 
 mod compare;
+mod merge;
 mod read;
 
 pub use compare::{Difference, differences};
+pub use merge::merge;
 pub use read::{statements, tables};
 
 use crate::pipeline::{AnswerColumn, KeyType, Pipeline, ValueType};
@@ -58,8 +60,8 @@ const OURS: [(&str, &str, bool); 12] = [
     (COMMITTED_AT, "TIMESTAMP", true),
 ];
 
-/// The column that Spanner itself fills in.
-const COMMITTED_AT: &str = "committed_at";
+/// The column that holds the commit's time.
+pub const COMMITTED_AT: &str = "committed_at";
 
 /// A name between backticks: reserved words are names like any other then. Valid names hold no backtick.
 pub fn quoted(name: &str) -> String {

@@ -209,8 +209,8 @@ pub fn mutations_per_answer(pipeline: &Pipeline) -> usize {
     1 + pipeline.answer.len() + RESERVED_COLUMNS.len()
 }
 
-/// Mutations that loading `part` takes at most, counted per column as Spanner does. `indexed` are those that one answer takes
-/// in the indexes which a user has added to the target.
+/// Mutations that loading `part` takes at most, counted per column as Spanner does. `indexed` are those that one answer
+/// takes in the indexes which a user has added to the target.
 pub fn mutations(part: &Part, indexed: usize) -> usize {
     let answer = mutations_per_answer(&part.pipeline).max(FAILURE_COLUMNS) + indexed;
     let of = |line: &AnswerLine| match line.outcome {

@@ -4,10 +4,12 @@ mod end_to_end;
 mod model;
 mod notice;
 mod records;
+mod target_tables;
 
 use libtest_mimic::{Arguments, Trial};
 
 fn main() {
     let trials: Vec<Vec<Trial>> = vec![end_to_end::trials(), model::trials(), notice::trials(), records::trials()];
+    let trials: Vec<Vec<Trial>> = vec![records::trials(), target_tables::trials()];
     libtest_mimic::run(&Arguments::from_args(), trials.into_iter().flatten().collect()).exit();
 }

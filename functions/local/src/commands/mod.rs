@@ -7,6 +7,7 @@ mod results;
 mod retry;
 mod run;
 mod runs;
+mod schema;
 mod serve;
 mod status;
 mod summary;
@@ -75,6 +76,7 @@ fn perform(cli: Cli) -> Result<Exit> {
             Command::Status(args) => status::status(dir, args).await,
             Command::Results(args) => results::results(dir, args).await,
             Command::Failures(args) => failures::failures(dir, args).await,
+            Command::Schema(args) => schema::schema(&args),
         }
     });
     runtime.shutdown_background();

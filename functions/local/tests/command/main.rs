@@ -8,6 +8,7 @@
 mod control;
 mod mistakes;
 mod run;
+mod schema;
 mod serve;
 mod stop;
 

@@ -15,8 +15,8 @@ use tasuki_relay::ports::{Loaded, Part, RecordsError, RunState};
 use tasuki_relay::record::{Counts, Key};
 use tasuki_relay::settle::{self, Existing, Failure, Settled, settle};
 
-/// One attempt: decides by what it reads and buffers what is to be written. It changes nothing else, so Spanner may abort it and
-/// have it run again. An inner error buffers nothing: the commit is empty then.
+/// One attempt: decides by what it reads and buffers what is to be written. It changes nothing else, so Spanner may
+/// abort it and have it run again. An inner error buffers nothing: the commit is empty then.
 pub(super) async fn attempt(
     transaction: ReadWriteTransaction,
     part: Arc<Part>,
@@ -57,8 +57,8 @@ async fn one(
     transaction.execute_read(read).await?.next().await.transpose()
 }
 
-/// The target rows of `part` that exist, in one round trip; `None` when one of them was not written by Tasuki. A part without
-/// answers asks for none: its pipeline may be one that nobody could read.
+/// The target rows of `part` that exist, in one round trip; `None` when one of them was not written by Tasuki. A part
+/// without answers asks for none: its pipeline may be one that nobody could read.
 pub(super) async fn existing(
     transaction: &ReadWriteTransaction,
     part: &Part,

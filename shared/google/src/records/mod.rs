@@ -1,4 +1,5 @@
-//! The store in Google Cloud: [`SpannerRecords`], on Tasuki's own tables ([`schema`]) and one target table per pipeline.
+//! The store in Google Cloud: [`SpannerRecords`], on Tasuki's own tables ([`schema`]) and one target table per
+//! pipeline.
 
 mod fault;
 mod load;
@@ -29,7 +30,7 @@ use tasuki_relay::ports::{Ended, Loaded, Part, Records, RecordsError, RunRow};
 use tasuki_relay::record::Key;
 use tasuki_relay::settle;
 
-/// Keys of one read: some hundred kilobytes, of the 10 MiB that a request may have (Spanner quotas page).
+/// Keys of one read: 1 MB at most, of the 10 MiB that a request may have (Spanner quotas page).
 const KEYS_AT_ONCE: usize = 1_000;
 
 /// [`Records`] on a Spanner database.
@@ -42,8 +43,9 @@ pub struct SpannerRecords {
 }
 
 impl SpannerRecords {
-    /// Opens `database` (`projects/…/instances/…/databases/…`), as the fine-grained role `role` if one is given. At most
-    /// `transactions_at_once` transactions run at once, at least one; the others wait. Each has a session of its own ([`pool::Pool`]).
+    /// Opens `database` (`projects/…/instances/…/databases/…`), as the fine-grained role `role` if one is given. At
+    /// most `transactions_at_once` transactions run at once, at least one; the others wait. Each has a session of its
+    /// own.
     ///
     /// # Errors
     /// `Systemic` says what to do; `Unknown` when Spanner does not answer in 20 s.
@@ -164,13 +166,16 @@ impl Records for SpannerRecords {
 
     async fn fingerprints(&self, pipeline: &Pipeline, keys: &[Key]) -> Result<BTreeMap<Key, String>, RecordsError> {
         // A table that does not fit is found here already, before anything is paid for.
-        match target::find(&self.reads, &pipeline.table).await? {
-            None => return Ok(BTreeMap::new()),
-            Some(_) => self.targets.fitting(&self.reads, pipeline).await?,
-        };
+        if self.targets.look(&self.reads, pipeline).await?.is_none() {
+            return Ok(BTreeMap::new());
+        }
         let mut found = BTreeMap::new();
         for some in keys.chunks(KEYS_AT_ONCE) {
-            found.extend(self.some_fingerprints(pipeline, some).await?);
+            let some = self.some_fingerprints(pipeline, some).await;
+            if some.is_err() {
+                self.targets.forget(pipeline); // it may have changed meanwhile: the next call looks anew
+            }
+            found.extend(some?);
         }
         Ok(found)
     }

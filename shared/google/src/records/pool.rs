@@ -11,8 +11,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// A transaction with all its attempts may take so long (protocol.md 5): the client itself sets no limit.
 pub(super) const TRANSACTION_TIME: Duration = Duration::from_secs(60);
-/// Attempts of a transaction that Spanner aborts, in favour of another one. Without a limit the client goes on for ever. Twenty parts
-/// that write one counter need up to twenty; the emulator, which runs one transaction at a time, some more.
+/// Attempts of a transaction that Spanner aborts, in favour of another one. Without a limit the client goes on for
+/// ever. Twenty parts that write one counter need up to twenty; the emulator, which runs one transaction at a time,
+/// some more.
 const ATTEMPTS_MAX: u32 = 50;
 /// A read, or a new session, may take so long with its repetitions: short beside a transaction.
 const READ_TIME: Duration = Duration::from_secs(20);
@@ -40,8 +41,9 @@ pub(super) async fn client(
 
 /// Clients, each lent to one transaction at a time.
 ///
-/// A client is one multiplexed session. Spanner runs any number of transactions on a session at once; its emulator ends the earlier
-/// one when another begins, and the client does not repeat that. A session costs one call at the start, so both get one per transaction.
+/// A client is one multiplexed session. Spanner runs any number of transactions on a session at once; its emulator ends
+/// the earlier one when another begins, and the client does not repeat that. A session costs one call at the start, so
+/// both get one per transaction.
 #[derive(Debug)]
 pub(super) struct Pool {
     idle: Mutex<Vec<DatabaseClient>>,

@@ -16,7 +16,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tasuki_relay::ports::Part;
 use tasuki_relay::settle::settle;
 
-/// Rows of one request: with the largest answers (64 KiB each) a request stays below Spanner's 10 MiB (Spanner quotas page).
+/// Rows of one request: with the largest answers (64 KiB each) a request stays below Spanner's 10 MiB (Spanner quotas
+/// page).
 const STATEMENTS: usize = 100;
 /// Rows that one call looks for at most, so that it ends in time: the next load of the part finds more.
 const REJECTED_MAX: usize = 50;
@@ -29,8 +30,9 @@ type Cell = Arc<Mutex<Option<Rejected>>>;
 
 /// The rows of `part` that breach a constraint, in order of their ordinals.
 ///
-/// A transaction ends with the first of them, because Spanner's emulator runs nothing after a statement that failed; the next
-/// one goes on behind it. Two rows that breach a constraint only together are found when no other row is left between them.
+/// A transaction ends with the first of them, because Spanner's emulator runs nothing after a statement that failed;
+/// the next one goes on behind it. Two rows that breach a constraint only together are found when no other row is left
+/// between them.
 pub(super) async fn find(pool: &Arc<Pool>, part: &Arc<Part>) -> std::result::Result<Vec<Rejected>, Fault> {
     let (mut rejected, mut from) = (Vec::new(), 0);
     while rejected.len() < REJECTED_MAX {

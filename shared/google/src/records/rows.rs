@@ -11,7 +11,7 @@ use serde_json::Value as Json;
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 use tasuki_relay::clock::Millis;
-use tasuki_relay::ddl::quoted;
+use tasuki_relay::ddl::{COMMITTED_AT, quoted};
 use tasuki_relay::pipeline::{AnswerColumn, KeyType, Pipeline, ValueType};
 use tasuki_relay::ports::Part;
 use tasuki_relay::record::Key;
@@ -114,7 +114,7 @@ fn stamp(part: &Part, ordinal: u64) -> [(String, Value); 4] {
 pub(super) fn upsert(pipeline: &Pipeline, values: Values) -> Mutation {
     let row = Mutation::new_insert_or_update_builder(pipeline.table.clone());
     let row = values.into_iter().fold(row, |row, (name, value)| row.set(name).to(value));
-    row.set("committed_at").to(COMMIT_TIME.to_owned()).build()
+    row.set(COMMITTED_AT).to(COMMIT_TIME.to_owned()).build()
 }
 
 /// Writes [`touch_values`] onto the row that is there.
@@ -128,7 +128,7 @@ pub(super) fn upsert_statement(pipeline: &Pipeline, values: Values) -> Statement
     let names: Vec<String> = values.iter().map(|(name, _)| quoted(name)).collect();
     let marks: Vec<String> = (0..values.len()).map(|at| format!("@p{at}")).collect();
     let sql = format!(
-        "INSERT OR UPDATE INTO {} ({}, committed_at) VALUES ({}, PENDING_COMMIT_TIMESTAMP())",
+        "INSERT OR UPDATE INTO {} ({}, {COMMITTED_AT}) VALUES ({}, PENDING_COMMIT_TIMESTAMP())",
         quoted(&pipeline.table),
         names.join(", "),
         marks.join(", ")

@@ -7,14 +7,17 @@ use google_cloud_spanner::result::ResultSet;
 use google_cloud_spanner::statement::Statement;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tasuki_relay::ddl::{self, Column, Difference, Table};
+use tasuki_relay::ddl::{self, COMMITTED_AT, Column, Difference, Table};
 use tasuki_relay::pipeline::Pipeline;
 use tasuki_relay::ports::RecordsError;
 
-/// `required`: NOT NULL, and Spanner does not fill it in.
+/// `required`: NOT NULL, and Spanner does not fill it in. `stamped`: it takes the commit's time.
 const COLUMNS: &str = "\
 SELECT c.column_name, c.spanner_type,
-  c.is_nullable = 'NO' AND c.column_default IS NULL AND c.is_generated = 'NEVER' AS required
+  c.is_nullable = 'NO' AND c.column_default IS NULL AND c.is_generated = 'NEVER' AS required,
+  EXISTS (SELECT 1 FROM information_schema.column_options AS o
+    WHERE o.table_schema = c.table_schema AND o.table_name = c.table_name AND o.column_name = c.column_name
+      AND o.option_name = 'allow_commit_timestamp' AND o.option_value = 'TRUE') AS stamped
 FROM information_schema.columns AS c
 WHERE c.table_schema = '' AND LOWER(c.table_name) = LOWER(@table) ORDER BY c.ordinal_position";
 
@@ -26,38 +29,51 @@ WHERE table_schema = '' AND LOWER(table_name) = LOWER(@table) ORDER BY index_nam
 #[derive(Debug)]
 pub(super) struct Found {
     table: Table,
+    /// Its columns that take the commit's time.
+    stamped: Vec<String>,
     /// Mutations that one row takes in its indexes: an entry is removed and another made, each with the table's key.
     pub(super) indexed: usize,
 }
 
-/// Target tables, looked at once and again whenever a commit fails. At most one for each pipeline.
+/// Target tables, looked at once, and again whenever Spanner refuses what was written by that. At most one for each
+/// pipeline.
 #[derive(Debug, Default)]
 pub(super) struct Targets(Mutex<BTreeMap<String, Arc<Found>>>);
 
 impl Targets {
-    /// The pipeline's table, if it fits.
+    /// The pipeline's table; `None` when there is none that this account may see.
+    ///
+    /// # Errors
+    /// `Systemic` when it does not fit the pipeline.
+    pub(super) async fn look(
+        &self,
+        client: &DatabaseClient,
+        pipeline: &Pipeline,
+    ) -> Result<Option<Arc<Found>>, RecordsError> {
+        let known = self.known().get(&pipeline.table).cloned();
+        let found = match known {
+            Some(found) => found,
+            None => match find(client, &pipeline.table).await? {
+                Some(found) => Arc::new(found),
+                None => return Ok(None),
+            },
+        };
+        let problems = problems(&found, pipeline);
+        if !problems.is_empty() {
+            self.forget(pipeline);
+            return Err(unfit(pipeline, &problems));
+        }
+        self.known().insert(pipeline.table.clone(), found.clone());
+        Ok(Some(found))
+    }
+
+    /// The pipeline's table, which must be there to be written.
     pub(super) async fn fitting(
         &self,
         client: &DatabaseClient,
         pipeline: &Pipeline,
     ) -> Result<Arc<Found>, RecordsError> {
-        let known = self.known().get(&pipeline.table).cloned();
-        let found = match known {
-            Some(found) => found,
-            None => {
-                let found = Arc::new(find(client, &pipeline.table).await?.ok_or_else(|| absent(pipeline))?);
-                self.known().insert(pipeline.table.clone(), found.clone());
-                found
-            }
-        };
-        let problems = problems(&found.table, pipeline);
-        match problems.is_empty() {
-            true => Ok(found),
-            false => {
-                self.forget(pipeline);
-                Err(unfit(pipeline, &problems))
-            }
-        }
+        self.look(client, pipeline).await?.ok_or_else(|| absent(pipeline))
     }
 
     /// Looks at the pipeline's table anew the next time.
@@ -70,27 +86,27 @@ impl Targets {
     }
 }
 
-/// The table as it stands; `None` when there is none that this account may see.
-pub(super) async fn find(client: &DatabaseClient, name: &str) -> Result<Option<Found>, Fault> {
-    let mut columns = Vec::new();
+async fn find(client: &DatabaseClient, name: &str) -> Result<Option<Found>, Fault> {
+    let (mut columns, mut stamped) = (Vec::new(), Vec::new());
     let mut rows = ask(client, COLUMNS, name).await?;
     while let Some(row) = rows.next().await.transpose()? {
-        columns.push(Column {
-            name: row.get("column_name")?,
-            kind: row.get("spanner_type")?,
-            required: row.get("required")?,
-        });
+        let name: String = row.get("column_name")?;
+        if row.get("stamped")? {
+            stamped.push(name.clone());
+        }
+        columns.push(Column { name, kind: row.get("spanner_type")?, required: row.get("required")? });
     }
-    let (mut key, mut indexed) = (Vec::new(), 0);
+    let (mut key, mut entries) = (Vec::new(), 0);
     let mut rows = ask(client, INDEXES, name).await?;
     while let Some(row) = rows.next().await.transpose()? {
         match row.get::<String>("index_type")?.as_str() {
             "PRIMARY_KEY" => key.push(row.get("column_name")?),
-            _ => indexed += 1,
+            _ => entries += 1,
         }
     }
-    let indexed = 2 * indexed * (1 + key.len());
-    Ok((!columns.is_empty()).then(|| Found { table: Table { name: name.to_owned(), columns, key }, indexed }))
+    let indexed = 2 * entries * (1 + key.len());
+    let table = Table { name: name.to_owned(), columns, key };
+    Ok((!table.columns.is_empty()).then_some(Found { table, stamped, indexed }))
 }
 
 async fn ask(client: &DatabaseClient, sql: &str, table: &str) -> Result<ResultSet, Fault> {
@@ -98,16 +114,25 @@ async fn ask(client: &DatabaseClient, sql: &str, table: &str) -> Result<ResultSe
     Ok(client.single_use().build().execute_query(statement.build()).await?)
 }
 
-/// Why no row of `pipeline` could be written into `there`; nothing when it fits. Other columns may be there, if they may be NULL.
-fn problems(there: &Table, pipeline: &Pipeline) -> Vec<String> {
-    let wanted = ddl::target(pipeline);
-    let hinders = |difference: &Difference| !matches!(difference, Difference::Unwanted { .. });
-    let found = ddl::differences(there, &wanted).into_iter().filter(hinders).map(|difference| difference.to_string());
-    let unwritten = |column: &&Column| {
-        column.required && !wanted.column(&column.name).is_some_and(|c| c.required || c.name != "cost")
-    };
+/// Why no row of `pipeline` could be written into the table; nothing when it fits. Columns of the user's own may be
+/// there, if they need no value.
+fn problems(found: &Found, pipeline: &Pipeline) -> Vec<String> {
+    let (there, wanted) = (&found.table, ddl::target(pipeline));
+    let differences = ddl::differences(there, &wanted).into_iter();
+    let mut problems: Vec<String> = differences
+        .filter(|difference| !matches!(difference, Difference::Unwanted { .. }))
+        .map(|difference| difference.to_string())
+        .collect();
+    // `cost` is always NULL as yet.
+    let unwritten =
+        |column: &&Column| column.required && (wanted.column(&column.name).is_none() || column.name == "cost");
     let unwritten = there.columns.iter().filter(unwritten);
-    found.chain(unwritten.map(|column| format!("its column {} is NOT NULL and never written", column.name))).collect()
+    problems.extend(unwritten.map(|column| format!("its column {} is NOT NULL and never written", column.name)));
+    if there.column(COMMITTED_AT).is_some() && !found.stamped.iter().any(|name| name.eq_ignore_ascii_case(COMMITTED_AT))
+    {
+        problems.push(format!("its column {COMMITTED_AT} lacks OPTIONS (allow_commit_timestamp = true)"));
+    }
+    problems
 }
 
 fn absent(pipeline: &Pipeline) -> RecordsError {

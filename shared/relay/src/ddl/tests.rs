@@ -54,7 +54,7 @@ fn the_columns_that_tasuki_writes_are_those_that_no_pipeline_may_name() {
 #[test]
 fn what_is_written_is_read_back() {
     let table = target(&pipeline(ALL));
-    assert_eq!(tables(&table.ddl()), [table.clone()]);
+    assert_eq!(tables(&table.ddl()), std::slice::from_ref(&table));
     assert_eq!(statements(&table.ddl()).len(), 6);
     assert_eq!(differences(&table, &table), []);
 }
@@ -86,4 +86,21 @@ fn every_difference_is_told() {
             "it has a column good that no pipeline writes",
         ]
     );
+}
+
+#[test]
+fn pipelines_of_one_target_share_its_table() {
+    let other = target(&pipeline("[answer.stars]\ntype = \"integer\"\n[answer.new]\ntype = \"string\"\n"));
+    let [table] = &merge([("a", target(&pipeline(ALL))), ("b", other)]).unwrap()[..] else { panic!("one table") };
+    let names: Vec<&str> = table.columns.iter().map(|column| column.name.as_str()).collect();
+    assert_eq!(names[..7], ["select", "order", "stars", "score", "good", "new", "run"]);
+    assert_eq!(tables(&table.ddl()), std::slice::from_ref(table));
+}
+
+#[test]
+fn pipelines_that_contradict_each_other_are_told_all_at_once() {
+    let mut other = target(&pipeline("[answer.score]\ntype = \"integer\"\n"));
+    other.columns[0].kind = "STRING(1024)".into();
+    let told = merge([("a", target(&pipeline(ALL))), ("b", other)]).unwrap_err().join("\n");
+    assert!(told.contains("select is INT64, the pipeline wants STRING(1024)") && told.contains("score"), "{told}");
 }
