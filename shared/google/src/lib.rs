@@ -4,3 +4,4 @@
 pub mod connect;
 pub mod model;
 pub mod notice;
+pub mod telemetry;
