@@ -97,7 +97,11 @@ mod tests {
     }
 
     fn failed(reason: &str, attempts: u32) -> AnswerLine {
-        line(Outcome::Failed(Failed { reason: reason.into(), message: "canary".into() }), attempts, 7)
+        line(
+            Outcome::Failed(Failed { reason: reason.into(), message: "canary".into() }),
+            attempts,
+            7 * u64::from(attempts),
+        )
     }
 
     #[test]

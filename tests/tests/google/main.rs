@@ -2,10 +2,11 @@
 
 mod model;
 mod notice;
+mod telemetry;
 
 use libtest_mimic::{Arguments, Trial};
 
 fn main() {
-    let trials: Vec<Vec<Trial>> = vec![model::trials(), notice::trials()];
+    let trials: Vec<Vec<Trial>> = vec![model::trials(), notice::trials(), telemetry::trials()];
     libtest_mimic::run(&Arguments::from_args(), trials.into_iter().flatten().collect()).exit();
 }
