@@ -160,7 +160,9 @@ async fn send(http: &reqwest::Client, at: &Endpoint, request: Request<Bytes>) ->
     }
     let mut reply = http.execute(request).await.map_err(reqwest::Error::without_url)?;
     let mut response = Response::builder().status(reply.status());
-    response.headers_mut().map(|headers| headers.extend(std::mem::take(reply.headers_mut())));
+    if let Some(headers) = response.headers_mut() {
+        headers.extend(std::mem::take(reply.headers_mut()));
+    }
     let mut body = Vec::new();
     while let Some(more) = reply.chunk().await? {
         body.extend_from_slice(&more);
