@@ -2,6 +2,7 @@
 
 use crate::job::{Halt, Job};
 use crate::row::{RowEnd, Todo};
+use crate::summary::Effort;
 use crate::{Generator, Role};
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -241,10 +242,11 @@ impl Epoch {
     }
 
     async fn write_answers(&self, header: &Header) -> Result<Verdict, Why> {
+        let effort = Effort { epochs: self.epoch, busy: self.job.turned_away() };
         let mut tries = 0;
         loop {
             tries += 1;
-            match self.generator.write_answers(header, &self.done).await {
+            match self.generator.write_answers(header, &self.done, effort).await {
                 Err(why) if tries >= ANSWERS_TRIES => return Err(why),
                 Err(_) => sleep(Duration::from_secs(1 << tries)).await,
                 done => return done,

@@ -64,6 +64,7 @@ pub(crate) struct Job {
     halt: Mutex<Option<Halt>>,
     halted: CancellationToken,
     retries: AtomicU32,
+    busy: AtomicU32,
 }
 
 impl Job {
@@ -76,6 +77,7 @@ impl Job {
             halt: Mutex::default(),
             halted: CancellationToken::new(),
             retries: AtomicU32::new(10 + rows as u32 / 10),
+            busy: AtomicU32::new(0),
         }
     }
 
@@ -104,6 +106,16 @@ impl Job {
             () = self.until_halted() => false,
             () = tokio::time::sleep(time) => true,
         }
+    }
+
+    /// The model said that it is busy.
+    pub fn turn_away(&self) {
+        self.busy.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often it said so.
+    pub fn turned_away(&self) -> u32 {
+        self.busy.load(Ordering::Relaxed)
     }
 
     /// Takes one retry from the budget.

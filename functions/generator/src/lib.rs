@@ -10,6 +10,7 @@ mod meter;
 mod row;
 mod run;
 mod shard;
+mod summary;
 mod sweep;
 
 pub use breaker::{Breaker, COOLDOWN};
@@ -28,6 +29,8 @@ use tasuki_relay::names::{Bucket, ShardId};
 use tasuki_relay::pace::Pace;
 use tasuki_relay::ports::{Event, Model, Objects, Verdict};
 use tokio::sync::{RwLock, Semaphore};
+use tracing::Instrument;
+use tracing::field::Empty;
 
 /// How a generator is set up.
 #[derive(Clone, Copy, Debug)]
@@ -127,7 +130,10 @@ impl Generator {
     /// redelivery that reaches the process at work waits for it.
     pub async fn handle(self: &Arc<Self>, event: &Event) -> Verdict {
         match ShardId::parse_object(&event.name) {
-            Ok(id) if event.bucket == Bucket::Shards => self.jobs.run(&event.name, || self.clone().work(id)).await,
+            Ok(id) if event.bucket == Bucket::Shards => {
+                let span = tracing::info_span!("generate", run = %id.run, shard = %id.shard, pipeline = Empty);
+                self.jobs.run(&event.name, || self.clone().work(id).instrument(span)).await
+            }
             _ => Verdict::NotOurs,
         }
     }

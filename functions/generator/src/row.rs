@@ -130,6 +130,7 @@ impl Generator {
                 Step::AgainWithMore => ask.max_output_tokens = job.run.pipeline.model.retry_output_tokens,
                 Step::Wait(retry_after) => {
                     self.meter.turned_away();
+                    job.turn_away();
                     job.sleep(self.pace.busy(history.turned_away, retry_after)).await;
                 }
                 Step::Retry => {

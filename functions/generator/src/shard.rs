@@ -1,9 +1,10 @@
 //! One shard: its answers, its claim, its checkpoints; then an epoch of work.
 
-use crate::Generator;
 use crate::epoch::Epoch;
 use crate::job::{Halt, Job};
 use crate::row::Todo;
+use crate::summary::Effort;
+use crate::{Generator, summary};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use tasuki_relay::ports::{ObjectsError, Verdict, Why};
 use tasuki_relay::record::{self, AnswerLine, Content, Failed, GivenBack, Header, Outcome, ShardLine, Spent};
 use tasuki_relay::sweep::PAGE;
 use tasuki_relay::write::{Written, create_once};
+use tracing::Span;
 
 impl Generator {
     /// Works on a shard until it has its answers object, or must be delivered again.
@@ -27,9 +29,10 @@ impl Generator {
             tracing::error!(alert = "corrupt", shard = %id, "a shard object is corrupt: its run cannot end, cancel it");
             return Ok(Verdict::Done);
         };
+        Span::current().record("pipeline", &header.pipeline);
         let (done, rows) = part(lines);
         if rows.is_empty() {
-            return self.write_answers(&header, &done).await;
+            return self.write_answers(&header, &done, Effort::default()).await;
         }
         let sealed = self.exists(&names::cancel(&id.run)).await?;
         if !sealed && self.exists(&names::parked(&id.run)).await? {
@@ -171,11 +174,12 @@ impl Generator {
         &self,
         header: &Header,
         lines: &BTreeMap<u64, AnswerLine>,
+        effort: Effort,
     ) -> Result<Verdict, Why> {
         let id = header.id();
         let body = Bytes::from(record::encode(header, lines.values()));
         match create_once(&*self.objects, Bucket::Answers, &id.object(), body).await? {
-            Written::Won(_) | Written::Identical(_) => log(header, lines),
+            Written::Won(_) | Written::Identical(_) => summary::log(header, lines, effort),
             Written::Foreign(_) => tracing::warn!(shard = %id, "another process wrote the answers first: theirs stand"),
         }
         Ok(Verdict::Done)
@@ -197,10 +201,4 @@ fn part(lines: Vec<ShardLine>) -> (BTreeMap<u64, AnswerLine>, Vec<Todo>) {
         done.insert(ordinal, AnswerLine { ordinal, key, outcome, spent: Spent::default() });
     }
     (done, rows)
-}
-
-fn log(header: &Header, lines: &BTreeMap<u64, AnswerLine>) {
-    let failed = lines.values().filter(|line| matches!(line.outcome, Outcome::Failed(_))).count();
-    let calls: u32 = lines.values().map(|line| line.spent.attempts).sum();
-    tracing::info!(run = %header.run, shard = %header.shard, rows = lines.len(), failed, calls, "generated shard {} of run {}", header.shard, header.run);
 }

@@ -15,6 +15,8 @@ use tasuki_relay::pipeline::Pipeline;
 use tasuki_relay::ports::{Ended, Event, Notice, Objects, Part, Records, RecordsError, RunRow, RunState, Verdict, Why};
 use tasuki_relay::record::Plan;
 use tokio::time::timeout;
+use tracing::field::Empty;
+use tracing::{Instrument, Span};
 
 /// Pipelines that a process remembers.
 const PIPELINES_KEPT: usize = 64;
@@ -57,7 +59,10 @@ impl Loader {
     /// Handles an event of the answers bucket.
     pub async fn handle(self: &Arc<Self>, event: &Event) -> Verdict {
         match ShardId::parse_object(&event.name) {
-            Ok(id) if event.bucket == Bucket::Answers => self.jobs.run(&event.name, || self.clone().work(id)).await,
+            Ok(id) if event.bucket == Bucket::Answers => {
+                let span = tracing::info_span!("load", run = %id.run, shard = %id.shard, pipeline = Empty);
+                self.jobs.run(&event.name, || self.clone().work(id).instrument(span)).await
+            }
             _ => Verdict::NotOurs,
         }
     }
@@ -77,6 +82,7 @@ impl Loader {
             return Ok(Verdict::Done);
         };
         let pipeline = self.pipeline(&id.run).await?;
+        Span::current().record("pipeline", &pipeline.name);
         let part = match part::read(&id, &answers, pipeline.clone()) {
             Ok(part) => part,
             Err(corrupt) => {
@@ -99,6 +105,7 @@ impl Loader {
     /// Loads the part, or finds it loaded. Rows that the store rejects become failures of the same transaction.
     async fn load(&self, mut part: Part) -> Result<(), Why> {
         loop {
+            let started = self.clock.instant();
             let result = self.records.load(&part).await;
             *self.stopped_by.lock().unwrap_or_else(PoisonError::into_inner) = match &result {
                 Err(RecordsError::Systemic(what)) => Some(what.clone()),
@@ -106,7 +113,7 @@ impl Loader {
             };
             match result {
                 Ok(loaded) => {
-                    part::log(&part, &loaded);
+                    part::log(&part, &loaded, started.elapsed());
                     return Ok(());
                 }
                 Err(RecordsError::Rejected(rows)) if part::reject(&mut part, &rows) > 0 => (), // fewer answers each time: it ends

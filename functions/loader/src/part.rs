@@ -1,6 +1,7 @@
 //! An answers object as a part to load. Answers are untrusted: what is not whole is not loaded.
 
 use std::sync::Arc;
+use std::time::Duration;
 use tasuki_relay::names::ShardId;
 use tasuki_relay::pipeline::{KeyType, ModelSettings, Pipeline, RunSettings};
 use tasuki_relay::ports::{Loaded, Object, Part};
@@ -74,12 +75,14 @@ pub(crate) fn no_pipeline(name: &str) -> Pipeline {
     }
 }
 
-pub(crate) fn log(part: &Part, loaded: &Loaded) {
+/// The loader's line: one for each part. Its fields are in the telemetry's table (`tasuki_google::telemetry`).
+pub(crate) fn log(part: &Part, loaded: &Loaded, commit: Duration) {
     if let Loaded::Now(counts) = loaded {
         let (run, shard) = (&part.id.run, part.id.shard);
         tracing::info!(
-            %run, %shard, loaded = counts.loaded, failed = counts.failed, unchanged = counts.unchanged,
-            superseded = counts.superseded, "loaded shard {shard} of run {run}"
+            leg = "loader", %run, %shard, pipeline = part.header.pipeline, rows = part.lines.len() as u64,
+            loaded = counts.loaded, failed = counts.failed, cancelled = counts.cancelled, unchanged = counts.unchanged,
+            superseded = counts.superseded, commit_ms = commit.as_millis() as u64, "loaded shard {shard} of run {run}"
         );
     }
 }

@@ -19,6 +19,7 @@ use tasuki_relay::names::{self, Bucket, Dropped, RunId};
 use tasuki_relay::ports::{Event, Meta, Objects, Records, Rows, Verdict, Why};
 use tasuki_relay::record::Plan;
 use tasuki_relay::write::create_once;
+use tracing::Instrument;
 
 /// How a splitter is set up.
 #[derive(Clone, Debug)]
@@ -90,7 +91,8 @@ impl Splitter {
             Ok(dropped) if event.bucket == Bucket::Inbox => {
                 let run = self.run_of(&event.name, event.generation);
                 let name = names::split(&run);
-                self.jobs.run(&name, || self.clone().work(run, dropped, event.clone())).await
+                let span = tracing::info_span!("split", %run, pipeline = dropped.pipeline);
+                self.jobs.run(&name, || self.clone().work(run, dropped, event.clone()).instrument(span)).await
             }
             _ => Verdict::NotOurs,
         }

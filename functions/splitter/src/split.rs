@@ -6,6 +6,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 use tasuki_relay::names::{self, Bucket, ShardId, ShardIndex};
 use tasuki_relay::pipeline::Pipeline;
 use tasuki_relay::ports::{Meta, Objects, RecordsError, RowsError, Why};
@@ -14,6 +15,7 @@ use tasuki_relay::record::{self, Content, Failed, Header, Key, Plan, ShardLine, 
 use tasuki_relay::sweep::PAGE;
 use tasuki_relay::write::{Written, create_once};
 use tokio::task::JoinSet;
+use tracing::Instrument;
 
 /// Shards that one split creates at once: bounds its memory.
 pub const SHARDS_AT_ONCE: usize = 16;
@@ -35,6 +37,7 @@ impl Splitter {
     }
 
     async fn split_rows(&self, plan: &Plan, pipeline: Arc<Pipeline>) -> Result<(), Ended> {
+        let started = self.clock.instant();
         let input = &plan.input;
         let meta =
             Meta { name: input.name.clone(), generation: input.generation, created: plan.run_time, size: input.size };
@@ -44,7 +47,11 @@ impl Splitter {
         loop {
             let batch = match rows.next().await {
                 Ok(Some(batch)) => batch,
-                Ok(None) => return writer.close().await,
+                Ok(None) => {
+                    let cut = writer.close().await?;
+                    log(plan, &cut, started.elapsed());
+                    return Ok(());
+                }
                 Err(error) => {
                     // Shards on their way must land before anybody counts what is there.
                     while writer.writes.join_next().await.is_some() {}
@@ -175,7 +182,20 @@ struct Writer<'a> {
     lines: Vec<ShardLine>,
     first: u64,
     shard: u32,
+    cut: Cut,
     writes: JoinSet<Result<(), Ended>>,
+}
+
+/// What a split came to.
+#[derive(Default)]
+struct Cut {
+    shards: u64,
+    rows: u64,
+    /// Rows that failed here: a bad line, a missing or doubled key.
+    bad_rows: u64,
+    unchanged: u64,
+    /// Of the shards' lines.
+    bytes: u64,
 }
 
 impl<'a> Writer<'a> {
@@ -183,7 +203,8 @@ impl<'a> Writer<'a> {
         let prompter = pipeline.run.only_changed.then(|| Prompter::new(pipeline.clone())).transpose();
         let prompter =
             prompter.map_err(|_| Ended::Later(Why::Systemic("the template does not compile here".into())))?;
-        Ok(Writer { splitter, plan, pipeline, prompter, lines: Vec::new(), first: 0, shard: 0, writes: JoinSet::new() })
+        let (lines, cut, writes) = (Vec::new(), Cut::default(), JoinSet::new());
+        Ok(Writer { splitter, plan, pipeline, prompter, lines, first: 0, shard: 0, cut, writes })
     }
 
     async fn push(&mut self, line: ShardLine) -> Result<(), Ended> {
@@ -195,13 +216,13 @@ impl<'a> Writer<'a> {
     }
 
     /// Writes the last shard, with the totals, and waits for all.
-    async fn close(mut self) -> Result<(), Ended> {
+    async fn close(mut self) -> Result<Cut, Ended> {
         let totals = Totals { shards: u64::from(self.shard) + 1, rows: self.first + self.lines.len() as u64 };
         self.cut(Some(totals)).await?;
         while let Some(written) = self.writes.join_next().await {
             joined(written)?;
         }
-        Ok(())
+        Ok(self.cut)
     }
 
     async fn cut(&mut self, totals: Option<Totals>) -> Result<(), Ended> {
@@ -213,13 +234,15 @@ impl<'a> Writer<'a> {
         if self.mark_unchanged(&mut lines).await? {
             encoded = record::encode_lines(&lines);
         }
+        self.cut.add(&lines, encoded.len());
         if self.writes.len() >= SHARDS_AT_ONCE
             && let Some(written) = self.writes.join_next().await
         {
             joined(written)?;
         }
         let objects = self.splitter.objects.clone();
-        self.writes.spawn(async move { write_shard(&*objects, header, &encoded).await });
+        let write = async move { write_shard(&*objects, header, &encoded).await };
+        self.writes.spawn(write.in_current_span());
         Ok(())
     }
 
@@ -241,6 +264,26 @@ impl<'a> Writer<'a> {
         }
         Ok(any)
     }
+}
+
+impl Cut {
+    fn add(&mut self, lines: &[ShardLine], bytes: usize) {
+        let count = |is: fn(&Content) -> bool| lines.iter().filter(|line| is(&line.content)).count() as u64;
+        self.shards += 1;
+        self.rows += lines.len() as u64;
+        self.bad_rows += count(|content| matches!(content, Content::Failed(_)));
+        self.unchanged += count(|content| matches!(content, Content::Unchanged(_)));
+        self.bytes += bytes as u64;
+    }
+}
+
+/// The splitter's line: one for each split. Its fields are in the telemetry's table (`tasuki_google::telemetry`).
+fn log(plan: &Plan, cut: &Cut, took: Duration) {
+    let Cut { shards, rows, bad_rows, unchanged, bytes } = *cut;
+    tracing::info!(
+        leg = "splitter", run = %plan.run, pipeline = plan.pipeline, shards, rows, bad_rows, unchanged, bytes,
+        took_ms = took.as_millis() as u64, "split run {}", plan.run
+    );
 }
 
 fn joined(written: Result<Result<(), Ended>, tokio::task::JoinError>) -> Result<(), Ended> {

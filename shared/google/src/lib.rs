@@ -9,3 +9,4 @@ pub mod objects;
 pub mod records;
 pub mod service;
 pub mod settings;
+pub mod telemetry;

@@ -5,11 +5,13 @@ mod model;
 mod notice;
 mod records;
 mod target_tables;
+mod telemetry;
 
 use libtest_mimic::{Arguments, Trial};
 
 fn main() {
     let trials: Vec<Vec<Trial>> = vec![end_to_end::trials(), model::trials(), notice::trials(), records::trials()];
     let trials: Vec<Vec<Trial>> = vec![records::trials(), target_tables::trials()];
+    let trials: Vec<Vec<Trial>> = vec![model::trials(), notice::trials(), telemetry::trials()];
     libtest_mimic::run(&Arguments::from_args(), trials.into_iter().flatten().collect()).exit();
 }
