@@ -1,22 +1,15 @@
-//! A plan's shards: cut in a stream, created once, with bounded parallelism.
+//! A file's shards: cut in a stream. And the shards that say that there are none.
 
 use crate::Splitter;
 use crate::lines::Lines;
-use bytes::Bytes;
-use sha2::{Digest, Sha256};
+use crate::writer::{Start, Writer, header, write_shard};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use tasuki_relay::names::{self, Bucket, ShardId, ShardIndex};
 use tasuki_relay::pipeline::Pipeline;
-use tasuki_relay::ports::{Meta, Objects, RecordsError, RowsError, Why};
-use tasuki_relay::prompt::Prompter;
-use tasuki_relay::record::{self, Content, Failed, Header, Key, Plan, ShardLine, Totals};
+use tasuki_relay::ports::{Meta, ObjectsError, RecordsError, RowsError, Why};
+use tasuki_relay::record::{self, Content, Failed, Header, Plan, ShardLine, Totals};
 use tasuki_relay::sweep::PAGE;
-use tasuki_relay::write::{Written, create_once};
-use tokio::task::JoinSet;
-
-/// Shards that one split creates at once: bounds its memory.
-pub const SHARDS_AT_ONCE: usize = 16;
 
 impl Splitter {
     /// Writes every shard of the plan. All of them are confirmed when it returns `Ok`.
@@ -24,9 +17,7 @@ impl Splitter {
         if let Some(why) = &plan.refused {
             return self.refuse(plan, ShardIndex(0), Some(Totals { shards: 1, rows: 0 }), why).await;
         }
-        let pipeline = Pipeline::parse(&plan.pipeline_text)
-            .map_err(|_| Why::Systemic(format!("the pipeline of run {} is not valid here", plan.run)))?;
-        match self.split_rows(plan, Arc::new(pipeline)).await {
+        match self.split_rows(plan, Arc::new(pipeline_of(plan)?)).await {
             Ok(()) => Ok(()),
             Err(Ended::Later(why)) => Err(why),
             Err(Ended::Refused(why)) => self.refuse(plan, ShardIndex::REFUSAL, None, &why).await,
@@ -39,15 +30,14 @@ impl Splitter {
         let meta =
             Meta { name: input.name.clone(), generation: input.generation, created: plan.run_time, size: input.size };
         let mut rows = self.rows.open(&meta).await?;
-        let mut writer = Writer::new(self, plan, pipeline.clone())?;
-        let mut lines = Lines::new(&pipeline);
+        let mut writer = Writer::new(self, plan, pipeline.clone(), Start::default())?;
+        let mut lines = Lines::new(&pipeline, 0);
         loop {
             let batch = match rows.next().await {
                 Ok(Some(batch)) => batch,
                 Ok(None) => return writer.close().await,
                 Err(error) => {
-                    // Shards on their way must land before anybody counts what is there.
-                    while writer.writes.join_next().await.is_some() {}
+                    writer.settle().await; // shards on their way must land before anybody counts what is there
                     return Err(error.into());
                 }
             };
@@ -61,7 +51,13 @@ impl Splitter {
     }
 
     /// The one empty shard that says that the run is refused.
-    async fn refuse(&self, plan: &Plan, shard: ShardIndex, totals: Option<Totals>, why: &str) -> Result<(), Why> {
+    pub(crate) async fn refuse(
+        &self,
+        plan: &Plan,
+        shard: ShardIndex,
+        totals: Option<Totals>,
+        why: &str,
+    ) -> Result<(), Why> {
         let first = 0;
         let header = Header { totals, refused: Some(why.to_owned()), ..header(plan, shard, first, &[]) };
         write_shard(&*self.objects, header, &[]).await.map_err(|ended| ended.why())
@@ -115,15 +111,21 @@ impl Splitter {
     }
 }
 
+/// The plan's pipeline, which was valid when it was planned.
+pub(crate) fn pipeline_of(plan: &Plan) -> Result<Pipeline, Why> {
+    Pipeline::parse(&plan.pipeline_text)
+        .map_err(|_| Why::Systemic(format!("the pipeline of run {} is not valid here", plan.run)))
+}
+
 /// Why a split stopped.
-enum Ended {
+pub(crate) enum Ended {
     Later(Why),
     Refused(String),
     Gone,
 }
 
 impl Ended {
-    fn why(self) -> Why {
+    pub(crate) fn why(self) -> Why {
         match self {
             Ended::Later(why) => why,
             Ended::Refused(what) => Why::Systemic(what),
@@ -137,6 +139,7 @@ impl From<RowsError> for Ended {
         match error {
             RowsError::Refused(why) => Ended::Refused(why),
             RowsError::Gone => Ended::Gone,
+            RowsError::Systemic(what) => Ended::Later(Why::Systemic(what)),
             RowsError::Unknown(what) => Ended::Later(Why::Unconfirmed(what)),
         }
     }
@@ -148,118 +151,14 @@ impl From<RecordsError> for Ended {
     }
 }
 
-/// A header for lines as they come from the source: their digest is that of the source rows.
-fn header(plan: &Plan, shard: ShardIndex, first: u64, source: &[u8]) -> Header {
-    Header {
-        run: plan.run.clone(),
-        shard,
-        pipeline: plan.pipeline.clone(),
-        input: plan.input.name.clone(),
-        first,
-        rows: 0,
-        digest: data_encoding::HEXLOWER.encode(&Sha256::digest(source)),
-        source_time: plan.source_time,
-        run_time: plan.run_time,
-        totals: None,
-        refused: None,
-        wasted_answers: 0,
+impl From<ObjectsError> for Ended {
+    fn from(error: ObjectsError) -> Ended {
+        Ended::Later(error.into())
     }
 }
 
-/// Cuts lines into shards. The last full shard is held back until another row proves that it is not the file's last.
-struct Writer<'a> {
-    splitter: &'a Splitter,
-    plan: &'a Plan,
-    pipeline: Arc<Pipeline>,
-    prompter: Option<Prompter>,
-    lines: Vec<ShardLine>,
-    first: u64,
-    shard: u32,
-    writes: JoinSet<Result<(), Ended>>,
-}
-
-impl<'a> Writer<'a> {
-    fn new(splitter: &'a Splitter, plan: &'a Plan, pipeline: Arc<Pipeline>) -> Result<Writer<'a>, Ended> {
-        let prompter = pipeline.run.only_changed.then(|| Prompter::new(pipeline.clone())).transpose();
-        let prompter =
-            prompter.map_err(|_| Ended::Later(Why::Systemic("the template does not compile here".into())))?;
-        Ok(Writer { splitter, plan, pipeline, prompter, lines: Vec::new(), first: 0, shard: 0, writes: JoinSet::new() })
-    }
-
-    async fn push(&mut self, line: ShardLine) -> Result<(), Ended> {
-        if self.lines.len() >= self.plan.rows_per_shard as usize {
-            self.cut(None).await?;
-        }
-        self.lines.push(line);
-        Ok(())
-    }
-
-    /// Writes the last shard, with the totals, and waits for all.
-    async fn close(mut self) -> Result<(), Ended> {
-        let totals = Totals { shards: u64::from(self.shard) + 1, rows: self.first + self.lines.len() as u64 };
-        self.cut(Some(totals)).await?;
-        while let Some(written) = self.writes.join_next().await {
-            joined(written)?;
-        }
-        Ok(())
-    }
-
-    async fn cut(&mut self, totals: Option<Totals>) -> Result<(), Ended> {
-        let mut lines = std::mem::take(&mut self.lines);
-        let rows = lines.len() as u64;
-        let mut encoded = record::encode_lines(&lines);
-        let header = Header { rows, totals, ..header(self.plan, ShardIndex(self.shard), self.first, &encoded) };
-        (self.first, self.shard) = (self.first + rows, self.shard + 1);
-        if self.mark_unchanged(&mut lines).await? {
-            encoded = record::encode_lines(&lines);
-        }
-        if self.writes.len() >= SHARDS_AT_ONCE
-            && let Some(written) = self.writes.join_next().await
-        {
-            joined(written)?;
-        }
-        let objects = self.splitter.objects.clone();
-        self.writes.spawn(async move { write_shard(&*objects, header, &encoded).await });
-        Ok(())
-    }
-
-    /// With `only_changed`: rows whose answer in the target has the same fingerprint are not asked again.
-    async fn mark_unchanged(&self, lines: &mut [ShardLine]) -> Result<bool, Ended> {
-        let Some(prompter) = &self.prompter else { return Ok(false) };
-        let asked = |line: &ShardLine| matches!(line.content, Content::Row(_));
-        let keys: Vec<Key> = lines.iter().filter(|line| asked(line)).filter_map(|line| line.key.clone()).collect();
-        let known = self.splitter.records.fingerprints(&self.pipeline, &keys).await?;
-        let mut any = false;
-        for line in lines {
-            let (Content::Row(row), Some(key)) = (&line.content, &line.key) else { continue };
-            let Ok(ask) = prompter.ask(row.clone()) else { continue };
-            let fingerprint = prompter.fingerprint(&ask.prompt);
-            if known.get(key) == Some(&fingerprint) {
-                line.content = Content::Unchanged(fingerprint);
-                any = true;
-            }
-        }
-        Ok(any)
-    }
-}
-
-fn joined(written: Result<Result<(), Ended>, tokio::task::JoinError>) -> Result<(), Ended> {
-    written.unwrap_or_else(|_| Err(Ended::Later(Why::Unconfirmed("writing a shard failed".into()))))
-}
-
-/// Creates a shard, or finds one of the same source rows there: the first written decides.
-async fn write_shard(objects: &dyn Objects, header: Header, lines: &[u8]) -> Result<(), Ended> {
-    let mut body = record::encode_lines(std::slice::from_ref(&header));
-    body.extend_from_slice(lines);
-    let id = header.id();
-    let written = create_once(objects, Bucket::Shards, &id.object(), Bytes::from(body)).await;
-    match written.map_err(|error| Ended::Later(error.into()))? {
-        Written::Won(_) | Written::Identical(_) => Ok(()),
-        Written::Foreign(found) => match record::decode::<Header, serde_json::Value>(&found.body) {
-            Ok((there, _)) if there.digest == header.digest && there.rows == header.rows => Ok(()),
-            _ => Err(Ended::Refused(format!(
-                "split_nondeterministic: shard {id} holds other rows than the file gives now"
-            ))),
-        },
+impl From<Why> for Ended {
+    fn from(why: Why) -> Ended {
+        Ended::Later(why)
     }
 }
