@@ -45,7 +45,6 @@ impl Splitter {
                 source: scan.source.clone(),
                 parts: scan.parts,
                 key: pipeline.key.clone(),
-                key_type: pipeline.key_type,
             };
             match self.wait_for(&order).await? {
                 Taking::Ready(snapshot) => return self.record_snapshot(snapshot, scan).await,

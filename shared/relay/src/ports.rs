@@ -182,8 +182,6 @@ pub struct Order {
     pub parts: u32,
     /// The column of the key.
     pub key: String,
-    /// What it holds.
-    pub key_type: KeyType,
 }
 
 /// How an attempt at a snapshot stands.

@@ -8,11 +8,10 @@ use std::sync::Arc;
 use tasuki_google::bigquery::{BigQuery, Settings};
 use tasuki_google::connect::Endpoint;
 use tasuki_relay::clock::{Chance, Clock};
-use tasuki_relay::names::{self, Bucket};
+use tasuki_relay::names::{self, Bucket, RunId};
 use tasuki_relay::ports::{Event, Objects, Order, Snapshots, Taking, Verdict};
 use tasuki_relay::record::{Content, Header, Plan, ShardLine, Snapshot, Totals, decode};
 use tasuki_relay::source::Source;
-use tasuki_relay::{names::RunId, pipeline::KeyType};
 use tasuki_splitter::Splitter;
 use tasuki_tests::emulators::{Needs, trial};
 use tasuki_tests::memory::records::MemoryRecords;
@@ -67,7 +66,8 @@ impl World {
         Ok(serde_json::from_str(&text)?)
     }
 
-    /// A table of [`ROWS`] rows, with Japanese text and every scalar type.
+    /// A table of [`ROWS`] rows, with Japanese text and every scalar type. (bqemulator leaves STRUCT columns out of what it reads;
+    /// GEOGRAPHY, INTERVAL and RANGE it does not store.)
     async fn table(&self) -> Result<()> {
         let sql = format!(
             "CREATE TABLE {}.products AS
@@ -77,7 +77,7 @@ impl World {
               n / 8 AS ratio, MOD(n, 2) = 0 AS even, CAST(CONCAT('b', CAST(n AS STRING)) AS BYTES) AS raw,
               DATE '2026-11-21' AS day, TIME '13:05:09' AS hour, DATETIME '2026-11-21 13:05:09' AS local,
               TIMESTAMP '2026-11-21 13:05:09.000123+00:00' AS moment,
-              [n, n + 1] AS numbers, STRUCT(n AS a, 'x' AS b) AS pair, CAST(NULL AS STRING) AS nothing
+              [n, n + 1] AS numbers, CAST(NULL AS STRING) AS nothing
             FROM UNNEST(GENERATE_ARRAY(1, {ROWS})) AS n",
             self.source
         );
@@ -99,8 +99,7 @@ fn expected(n: u64) -> Value {
         "id": format!("商品-{n}"), "n": n, "big": big, "description": format!("説明「{n}」\n\"赤\""),
         "price": format!("{}{fraction}", n / 4), "huge": "12345678901234567890.5", "ratio": n as f64 / 8.0, "even": n % 2 == 0,
         "raw": data_encoding::BASE64.encode(format!("b{n}").as_bytes()), "day": "2026-11-21", "hour": "13:05:09",
-        "local": "2026-11-21T13:05:09", "moment": "2026-11-21T13:05:09.000123Z", "numbers": [n, n + 1],
-        "pair": {"a": n, "b": "x"}, "nothing": null,
+        "local": "2026-11-21T13:05:09", "moment": "2026-11-21T13:05:09.000123Z", "numbers": [n, n + 1], "nothing": null,
     })
 }
 
@@ -170,7 +169,7 @@ async fn a_table_becomes_shards() -> Result<()> {
 
 async fn taken(world: &World, source: Source, parts: u32) -> Result<Snapshot> {
     let run = RunId::of("b", &format!("{source:?}"), parts.into());
-    let order = Order { run, attempt: 1, source, parts, key: "id".into(), key_type: KeyType::String };
+    let order = Order { run, attempt: 1, source, parts, key: "id".into() };
     let first = world.adapter.take(&order).await?;
     ensure!(first == world.adapter.take(&order).await?, "the same order is the same job");
     let Taking::Ready(snapshot) = first else { anyhow::bail!("{first:?}") };
@@ -212,8 +211,10 @@ async fn queries() -> Result<()> {
     let world = World::new("queries").await?;
     world.table().await?;
     let relay = Relay::new(&world).await?;
-    let query = "[source]\nquery = \"\"\"SELECT id FROM `PLACE.products` WHERE n <= 250\nUNION ALL SELECT '商品-1'; -- twice\"\"\"\n";
+    let query = "[source]\nquery = \"\"\"SELECT id FROM `PLACE.products` WHERE n <= 250\nUNION ALL SELECT '商品-1' -- twice\n;\"\"\"\n";
     relay.drop(&world, query).await?;
+    let refused: Vec<_> = relay.shards()?.into_iter().filter_map(|(header, _)| header.refused).collect();
+    ensure!(refused.is_empty(), "{refused:?}");
     let lines: Vec<ShardLine> = relay.shards()?.into_iter().flat_map(|(_, lines)| lines).collect();
     let failed: Vec<_> = lines.iter().filter(|line| matches!(line.content, Content::Failed(_))).collect();
     ensure!(lines.len() == 251 && failed.len() == 1, "{} lines, {} failed", lines.len(), failed.len());

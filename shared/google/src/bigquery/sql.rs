@@ -3,7 +3,6 @@
 
 use super::settings::DatasetName;
 use tasuki_relay::names;
-use tasuki_relay::pipeline::KeyType;
 use tasuki_relay::ports::Order;
 use tasuki_relay::source::{Selection, Source};
 
@@ -38,15 +37,11 @@ pub fn table_id(job: &str) -> String {
     job.replace('-', "_")
 }
 
-/// Takes the snapshot. The rows of one key are in one part, next to each other; of equal keys the order is that of a hash of the
-/// whole row, so that the same rows always stand in the same order. Each part is sorted on its own.
+/// Takes the snapshot. The rows of one key are in one part; the order of equal keys is that of a hash of the whole row, so that
+/// the same rows always stand in the same order. Each part is sorted on its own.
 pub fn snapshot(staging: &DatasetName, order: &Order) -> String {
     let table = table(staging, &names::snapshot_job(&order.run, order.attempt));
     let (key, parts, source) = (&order.key, order.parts, select(&order.source));
-    let by_key = match order.key_type {
-        KeyType::String => format!("CAST(t.`{key}` AS BYTES)"), // whatever the column's collation
-        KeyType::Integer => format!("t.`{key}`"),
-    };
     format!(
         "CREATE TABLE `{table}`
 PARTITION BY RANGE_BUCKET({PART}, GENERATE_ARRAY(0, {parts}, 1))
@@ -54,7 +49,7 @@ CLUSTER BY {POS}
 OPTIONS (expiration_timestamp = TIMESTAMP_ADD(CURRENT_TIMESTAMP(), INTERVAL {EXPIRES_AFTER_DAYS} DAY))
 AS
 SELECT *, ROW_NUMBER() OVER (
-  PARTITION BY {PART} ORDER BY {by_key}, FARM_FINGERPRINT(TO_JSON_STRING(t))
+  PARTITION BY {PART} ORDER BY t.`{key}`, FARM_FINGERPRINT(TO_JSON_STRING(t))
 ) - 1 AS {POS}
 FROM (
   SELECT s.*, ABS(MOD(COALESCE(FARM_FINGERPRINT(CAST(s.`{key}` AS STRING)), 0), {parts})) AS {PART}
@@ -97,13 +92,12 @@ mod tests {
         let order = Order {
             run: RunId::of("b", "n", 1),
             attempt: 2,
-            source: source("[source]\nquery = \"SELECT 1 AS id; \\n-- all; \\n\"\n"),
+            source: source("[source]\nquery = \"SELECT 1 AS id -- all\\n; \\n\"\n"),
             parts: 7,
             key: "id".into(),
-            key_type: KeyType::Integer,
         };
         let sql = snapshot(&"p.staging".parse().unwrap(), &order);
-        assert!(sql.contains("\nSELECT 1 AS id; \n-- all\n  ) AS s"), "{sql}");
+        assert!(sql.contains("\nSELECT 1 AS id -- all\n  ) AS s"), "{sql}");
         assert!(sql.contains(&format!("CREATE TABLE `p.staging.run_{}_snap_2`", order.run)), "{sql}");
         assert!(sql.contains("GENERATE_ARRAY(0, 7, 1)") && sql.contains("INTERVAL 45 DAY"), "{sql}");
     }
