@@ -18,6 +18,7 @@ use job::{Job, Standing};
 use read::Reading;
 use rest::{QUERY_TIMEOUT, Rest};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use std::ops::Range;
 use tasuki_relay::clock::Millis;
@@ -132,6 +133,8 @@ struct Counted {
     total_rows: String,
     #[serde(default)]
     rows: Vec<Row>,
+    #[serde(default)]
+    errors: Vec<IgnoredAny>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -148,7 +151,7 @@ impl Counted {
     /// `None` when the reply does not hold every count once.
     fn by_part(&self, parts: u32) -> Option<Vec<u64>> {
         let mut counts = vec![0; parts as usize];
-        if !self.job_complete || self.total_rows != self.rows.len().to_string() {
+        if !self.job_complete || !self.errors.is_empty() || self.total_rows != self.rows.len().to_string() {
             return None;
         }
         for Row { f: [part, rows] } in &self.rows {
