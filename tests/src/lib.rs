@@ -1,5 +1,6 @@
 //! Support for the tests that cross crates.
 
+pub mod bigquery_server;
 pub mod build;
 pub mod deployment;
 pub mod cut;

@@ -62,6 +62,7 @@ async fn begin(objects: &MemoryObjects, run: &RunId, rows: u64) -> Event {
         run_time: START,
         rows_per_shard: 100,
         parent: None,
+        scan: None,
         refused: None,
     };
     put(objects, Bucket::State, &names::plan(run), serde_json::to_vec(&plan).expect("plain data")).await;

@@ -6,6 +6,7 @@ use serde_json::json;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use tasuki_relay::clock::{Chance, Clock};
+use tasuki_relay::files_only::FilesOnly;
 use tasuki_relay::names::{self, Bucket};
 use tasuki_relay::ports::{Event, Objects, RowFault, SourceRow, Verdict};
 use tasuki_relay::record::{Content, Header, ShardLine, Totals, decode};
@@ -39,7 +40,8 @@ async fn split(rows: &[Option<u8>], rows_per_shard: u32) -> Vec<(Header, Vec<Sha
     });
     let rows = Arc::new(MemoryRows::new(source.collect()));
     let records = Arc::new(MemoryRecords::new(clock.clone()));
-    let splitter = Splitter::new(objects.clone(), rows, records, clock, Chance::seeded(1), Settings::default());
+    let files = Arc::new(FilesOnly);
+    let splitter = Splitter::new(objects.clone(), rows, files, records, clock, Chance::seeded(1), Settings::default());
     let event = Event { bucket: Bucket::Inbox, name: "p/a.jsonl".into(), generation: file.generation };
     assert_eq!(splitter.handle(&event).await, Verdict::Done);
     objects.live(Bucket::Shards).iter().map(|shard| decode(&shard.body).expect("shards are whole")).collect()

@@ -15,6 +15,7 @@ use tasuki_generator::{Generator, Meter};
 use tasuki_loader::Loader;
 use tasuki_relay::claims::Timing;
 use tasuki_relay::clock::Chance;
+use tasuki_relay::files_only::FilesOnly;
 use tasuki_relay::names::{Bucket, RunId};
 use tasuki_relay::ports::{Ended, Event, Generation, Model, Notice};
 use tasuki_relay::rows::ObjectRows;
@@ -76,7 +77,8 @@ impl Relay {
         let rows = Arc::new(ObjectRows::new(objects.clone()));
         let settings =
             tasuki_splitter::Settings { timing, splits_admitted: SPLITS, ..tasuki_splitter::Settings::default() };
-        let splitter = Splitter::new(objects.clone(), rows, store.clone(), clock.clone(), chance.clone(), settings);
+        let (files, chances) = (Arc::new(FilesOnly), chance.clone());
+        let splitter = Splitter::new(objects.clone(), rows, files, store.clone(), clock.clone(), chances, settings);
         let rows_per_shard = plan.rows_per_shard.map_or(ROWS_PER_SHARD, |rows| rows as usize);
         let shards_admitted = (2 * plan.max_in_flight / rows_per_shard + 8).min(SHARDS_MAX);
         let settings = tasuki_generator::Settings {

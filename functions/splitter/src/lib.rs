@@ -1,23 +1,28 @@
-//! The splitter: reads one dropped file, writes its plan and its shards.
+//! The splitter: reads one dropped file, or the rows of BigQuery that it names, and writes its plan and its shards.
 //!
-//! Invariant: the first plan is the plan. The split's end is its claim marked `ended`, never a shard.
+//! Invariant: the first plan is the plan, and the first snapshot the snapshot. The split's end is its claim marked `ended`,
+//! never a shard.
 
 mod lines;
+mod parts;
 mod plan;
+mod scan;
+mod snapshot;
 mod split;
 mod sweep;
+mod writer;
 
-pub use split::SHARDS_AT_ONCE;
+pub use writer::SHARDS_AT_ONCE;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tasuki_relay::claims::{Claim, Claimed, Claims, Standing, Timing};
+use tasuki_relay::claims::{Claimed, Claims, Standing, Timing};
 use tasuki_relay::clock::{Chance, Clock};
 use tasuki_relay::deadline::Deadline;
 use tasuki_relay::jobs::Jobs;
 use tasuki_relay::names::{self, Bucket, Dropped, RunId};
-use tasuki_relay::ports::{Event, Meta, Objects, Records, Rows, Verdict, Why};
-use tasuki_relay::record::Plan;
+use tasuki_relay::ports::{Event, Meta, Objects, Records, Rows, Snapshots, Verdict, Why};
+use tasuki_relay::record::{Plan, Snapshot};
 use tasuki_relay::write::create_once;
 use tracing::Instrument;
 
@@ -49,6 +54,7 @@ impl Default for Settings {
 pub struct Splitter {
     objects: Arc<dyn Objects>,
     rows: Arc<dyn Rows>,
+    snapshots: Arc<dyn Snapshots>,
     records: Arc<dyn Records>,
     clock: Clock,
     settings: Settings,
@@ -62,6 +68,7 @@ impl Splitter {
     pub fn new(
         objects: Arc<dyn Objects>,
         rows: Arc<dyn Rows>,
+        snapshots: Arc<dyn Snapshots>,
         records: Arc<dyn Records>,
         clock: Clock,
         chance: Chance,
@@ -72,6 +79,7 @@ impl Splitter {
             claims: Claims::new(objects.clone(), clock.clone(), chance, settings.timing),
             jobs: Jobs::new(settings.splits_admitted),
             records: Arc::new(Deadline(records)),
+            snapshots: Arc::new(Deadline(snapshots)),
             swept: Mutex::default(),
             objects,
             rows,
@@ -113,41 +121,61 @@ impl Splitter {
         if live.is_none() && !was_open && self.plan(&run).await?.is_none() {
             return Ok(Verdict::Done); // dropped and deleted before anything began
         }
-        let claim = match self.claims.take(&name).await? {
-            Claimed::Free(stale) => self.claims.take_over(&name, stale, None).await?,
-            claimed => claimed,
-        };
-        let claim = match claim {
+        let claim = match self.claim(&name).await? {
             Claimed::Won(claim) => claim,
             Claimed::Ended => return Ok(Verdict::Done),
             Claimed::Live | Claimed::Free(_) => return Err(Why::LiveClaim),
         };
-        self.work_under(claim, run, dropped, event, live).await
-    }
-
-    async fn work_under(
-        &self,
-        claim: Claim,
-        run: RunId,
-        dropped: Dropped,
-        event: Event,
-        live: Option<Meta>,
-    ) -> Result<Verdict, Why> {
-        let split = async {
-            let open = serde_json::json!({"name": event.name, "generation": event.generation}).to_string();
-            create_once(&*self.objects, Bucket::State, &names::open(&run), open.into()).await?;
-            let plan = match self.plan(&run).await? {
-                Some(plan) => plan,
-                None => self.make_plan(&run, &dropped, &event, live).await?,
-            };
-            self.split(&plan).await
-        };
-        match split.await {
-            Ok(()) => claim.end().await.map_err(Why::from).map(|()| Verdict::Done),
+        match self.split_or_snapshot(&run, &dropped, &event, live).await {
+            Ok(None) => claim.end().await?,
+            Ok(Some((plan, snapshot))) => {
+                // From here on every process that hears of the run works on its parts: the claim is free for them.
+                claim.release().await;
+                self.split_parts(plan, snapshot).await?;
+                self.end(&name).await?;
+            }
             Err(why) => {
                 claim.release().await;
-                Err(why)
+                return Err(why);
             }
+        }
+        Ok(Verdict::Done)
+    }
+
+    /// Takes a claim, or takes it over when it is free.
+    async fn claim(&self, name: &str) -> Result<Claimed, Why> {
+        Ok(match self.claims.take(name).await? {
+            Claimed::Free(stale) => self.claims.take_over(name, stale, None).await?,
+            claimed => claimed,
+        })
+    }
+
+    /// Marks a split as ended whose parts are.
+    async fn end(&self, name: &str) -> Result<(), Why> {
+        match self.claim(name).await? {
+            Claimed::Won(claim) => Ok(claim.end().await?),
+            Claimed::Ended => Ok(()),
+            Claimed::Live | Claimed::Free(_) => Err(Why::LiveClaim),
+        }
+    }
+
+    /// Under the split's claim: opens the run, plans it, and writes its shards; or gives the snapshot whose parts they are in.
+    async fn split_or_snapshot(
+        &self,
+        run: &RunId,
+        dropped: &Dropped,
+        event: &Event,
+        live: Option<Meta>,
+    ) -> Result<Option<(Plan, Snapshot)>, Why> {
+        let open = serde_json::json!({"name": event.name, "generation": event.generation}).to_string();
+        create_once(&*self.objects, Bucket::State, &names::open(run), open.into()).await?;
+        let plan = match self.plan(run).await? {
+            Some(plan) => plan,
+            None => self.make_plan(run, dropped, event, live).await?,
+        };
+        match (&plan.scan, &plan.refused) {
+            (Some(scan), None) => Ok(self.snapshot(&plan, scan).await?.map(|snapshot| (plan, snapshot))),
+            _ => self.split(&plan).await.map(|()| None),
         }
     }
 

@@ -17,8 +17,9 @@ pub(crate) struct Lines<'a> {
 }
 
 impl<'a> Lines<'a> {
-    pub fn new(pipeline: &'a Pipeline) -> Lines<'a> {
-        Lines { pipeline, next: 0, seen: BTreeSet::new() }
+    /// Lines from the ordinal `first` on.
+    pub fn new(pipeline: &'a Pipeline, first: u64) -> Lines<'a> {
+        Lines { pipeline, next: first, seen: BTreeSet::new() }
     }
 
     /// The line of the next ordinal.
@@ -123,7 +124,7 @@ mod tests {
     }
 
     fn reasons(pipeline: &Pipeline, rows: &[Value]) -> Vec<String> {
-        let mut lines = Lines::new(pipeline);
+        let mut lines = Lines::new(pipeline, 0);
         let source = |row: &Value| SourceRow { place: "line 1".into(), row: Ok(row.as_object().unwrap().clone()) };
         let reason = |line: ShardLine| match line.content {
             Content::Failed(failed) => failed.reason,

@@ -8,6 +8,7 @@ use tasuki_relay::pipeline::Pipeline;
 use tasuki_relay::ports::{Event, Meta, RowsError, Why};
 use tasuki_relay::record::{Input, Parent, Plan};
 use tasuki_relay::rows::retry_parent;
+use tasuki_relay::source;
 use tasuki_relay::write::{Written, create_once};
 
 /// Bytes of a typical row, and shards that a large file should come to (protocol.md 3.3).
@@ -20,7 +21,7 @@ const GZIP_FACTOR: u64 = 5;
 const LIKE: u32 = 850;
 
 /// Why a plan is not made as asked for.
-enum Not {
+pub(crate) enum Not {
     /// The run is refused: a person must mend something.
     Refused(String),
     /// Later perhaps.
@@ -33,10 +34,11 @@ impl<E: Into<Why>> From<E> for Not {
     }
 }
 
-fn not(error: RowsError) -> Not {
+pub(crate) fn not(error: RowsError) -> Not {
     match error {
         RowsError::Refused(why) => Not::Refused(why),
         RowsError::Gone => Not::Refused("superseded: the file was overwritten or deleted before it was read".into()),
+        RowsError::Systemic(what) => Not::Later(Why::Systemic(what)),
         RowsError::Unknown(what) => Not::Later(Why::Unconfirmed(what)),
     }
 }
@@ -59,6 +61,7 @@ impl Splitter {
             run_time: self.clock.now(),
             rows_per_shard: *ROWS_PER_SHARD.end(),
             parent: None,
+            scan: None,
             refused: None,
         };
         match self.fill(&mut plan, dropped, event, live).await {
@@ -85,6 +88,9 @@ impl Splitter {
         };
         (plan.input.size, plan.source_time, plan.run_time) = (input.size, input.created, input.created);
         let pipeline = self.pipeline(plan, dropped).await?;
+        if dropped.file.to_ascii_lowercase().ends_with(source::SUFFIX) {
+            return self.scan(plan, &dropped.file, &input, &pipeline).await;
+        }
         plan.rows_per_shard = pipeline.run.rows_per_shard.unwrap_or_else(|| rows_per_shard(&dropped.file, input.size));
         plan.parent = retry_parent(&*self.objects, &input).await.map_err(not)?;
         if let Some(Parent { parent }) = &plan.parent {
@@ -92,7 +98,8 @@ impl Splitter {
                 .plan(parent)
                 .await?
                 .ok_or_else(|| Not::Refused(format!("its parent, run {parent}, is not known here")))?;
-            plan.source_time = parent.source_time;
+            plan.source_time =
+                self.found_snapshot(&parent.run).await?.map_or(parent.source_time, |found| found.source_time);
         }
         self.scout(&input, &pipeline).await
     }
@@ -140,7 +147,7 @@ impl Splitter {
 
 /// An absent column, and the one that may be meant. Others are not listed: the first line of a CSV file without a header is a
 /// row, and no row's text goes into a message.
-fn describe(absent: &str, seen: &BTreeSet<String>) -> String {
+pub(crate) fn describe(absent: &str, seen: &BTreeSet<String>) -> String {
     let likeness =
         |column: &&String| (strsim::jaro_winkler(&column.to_lowercase(), &absent.to_lowercase()) * 1_000.0) as u32;
     let nearest = seen.iter().max_by_key(likeness).filter(|column| likeness(column) >= LIKE);
@@ -149,7 +156,7 @@ fn describe(absent: &str, seen: &BTreeSet<String>) -> String {
 }
 
 /// Rows of a shard where the pipeline does not say: small files in shards of 100, large ones in about 20,000 shards.
-fn rows_per_shard(file: &str, size: u64) -> u32 {
+pub(crate) fn rows_per_shard(file: &str, size: u64) -> u32 {
     let factor = if file.to_ascii_lowercase().ends_with(".gz") { GZIP_FACTOR } else { 1 };
     let rows = size.saturating_mul(factor) / ROW_BYTES;
     (rows / SHARDS_AIMED).clamp(100, u64::from(*ROWS_PER_SHARD.end())) as u32

@@ -1,17 +1,15 @@
-//! A plan's shards: cut in a stream, created once, with bounded parallelism.
+//! A file's shards: cut in a stream. And the shards that say that there are none.
 
 use crate::Splitter;
 use crate::lines::Lines;
-use bytes::Bytes;
-use sha2::{Digest, Sha256};
+use crate::writer::{Start, Writer, header, write_shard};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tasuki_relay::names::{self, Bucket, ShardId, ShardIndex};
 use tasuki_relay::pipeline::Pipeline;
-use tasuki_relay::ports::{Meta, Objects, RecordsError, RowsError, Why};
-use tasuki_relay::prompt::Prompter;
-use tasuki_relay::record::{self, Content, Failed, Header, Key, Plan, ShardLine, Totals};
+use tasuki_relay::ports::{Meta, ObjectsError, RecordsError, RowsError, Why};
+use tasuki_relay::record::{self, Content, Failed, Header, Plan, ShardLine, Totals};
 use tasuki_relay::sweep::PAGE;
 use tasuki_relay::write::{Written, create_once};
 use tokio::task::JoinSet;
@@ -26,9 +24,7 @@ impl Splitter {
         if let Some(why) = &plan.refused {
             return self.refuse(plan, ShardIndex(0), Some(Totals { shards: 1, rows: 0 }), why).await;
         }
-        let pipeline = Pipeline::parse(&plan.pipeline_text)
-            .map_err(|_| Why::Systemic(format!("the pipeline of run {} is not valid here", plan.run)))?;
-        match self.split_rows(plan, Arc::new(pipeline)).await {
+        match self.split_rows(plan, Arc::new(pipeline_of(plan)?)).await {
             Ok(()) => Ok(()),
             Err(Ended::Later(why)) => Err(why),
             Err(Ended::Refused(why)) => self.refuse(plan, ShardIndex::REFUSAL, None, &why).await,
@@ -42,8 +38,8 @@ impl Splitter {
         let meta =
             Meta { name: input.name.clone(), generation: input.generation, created: plan.run_time, size: input.size };
         let mut rows = self.rows.open(&meta).await?;
-        let mut writer = Writer::new(self, plan, pipeline.clone())?;
-        let mut lines = Lines::new(&pipeline);
+        let mut writer = Writer::new(self, plan, pipeline.clone(), Start::default())?;
+        let mut lines = Lines::new(&pipeline, 0);
         loop {
             let batch = match rows.next().await {
                 Ok(Some(batch)) => batch,
@@ -53,8 +49,7 @@ impl Splitter {
                     return Ok(());
                 }
                 Err(error) => {
-                    // Shards on their way must land before anybody counts what is there.
-                    while writer.writes.join_next().await.is_some() {}
+                    writer.settle().await; // shards on their way must land before anybody counts what is there
                     return Err(error.into());
                 }
             };
@@ -68,7 +63,13 @@ impl Splitter {
     }
 
     /// The one empty shard that says that the run is refused.
-    async fn refuse(&self, plan: &Plan, shard: ShardIndex, totals: Option<Totals>, why: &str) -> Result<(), Why> {
+    pub(crate) async fn refuse(
+        &self,
+        plan: &Plan,
+        shard: ShardIndex,
+        totals: Option<Totals>,
+        why: &str,
+    ) -> Result<(), Why> {
         let first = 0;
         let header = Header { totals, refused: Some(why.to_owned()), ..header(plan, shard, first, &[]) };
         write_shard(&*self.objects, header, &[]).await.map_err(|ended| ended.why())
@@ -122,15 +123,21 @@ impl Splitter {
     }
 }
 
+/// The plan's pipeline, which was valid when it was planned.
+pub(crate) fn pipeline_of(plan: &Plan) -> Result<Pipeline, Why> {
+    Pipeline::parse(&plan.pipeline_text)
+        .map_err(|_| Why::Systemic(format!("the pipeline of run {} is not valid here", plan.run)))
+}
+
 /// Why a split stopped.
-enum Ended {
+pub(crate) enum Ended {
     Later(Why),
     Refused(String),
     Gone,
 }
 
 impl Ended {
-    fn why(self) -> Why {
+    pub(crate) fn why(self) -> Why {
         match self {
             Ended::Later(why) => why,
             Ended::Refused(what) => Why::Systemic(what),
@@ -144,6 +151,7 @@ impl From<RowsError> for Ended {
         match error {
             RowsError::Refused(why) => Ended::Refused(why),
             RowsError::Gone => Ended::Gone,
+            RowsError::Systemic(what) => Ended::Later(Why::Systemic(what)),
             RowsError::Unknown(what) => Ended::Later(Why::Unconfirmed(what)),
         }
     }
@@ -155,21 +163,9 @@ impl From<RecordsError> for Ended {
     }
 }
 
-/// A header for lines as they come from the source: their digest is that of the source rows.
-fn header(plan: &Plan, shard: ShardIndex, first: u64, source: &[u8]) -> Header {
-    Header {
-        run: plan.run.clone(),
-        shard,
-        pipeline: plan.pipeline.clone(),
-        input: plan.input.name.clone(),
-        first,
-        rows: 0,
-        digest: data_encoding::HEXLOWER.encode(&Sha256::digest(source)),
-        source_time: plan.source_time,
-        run_time: plan.run_time,
-        totals: None,
-        refused: None,
-        wasted_answers: 0,
+impl From<ObjectsError> for Ended {
+    fn from(error: ObjectsError) -> Ended {
+        Ended::Later(error.into())
     }
 }
 
@@ -304,5 +300,8 @@ async fn write_shard(objects: &dyn Objects, header: Header, lines: &[u8]) -> Res
                 "split_nondeterministic: shard {id} holds other rows than the file gives now"
             ))),
         },
+impl From<Why> for Ended {
+    fn from(why: Why) -> Ended {
+        Ended::Later(why)
     }
 }

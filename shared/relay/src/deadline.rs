@@ -3,13 +3,16 @@
 use crate::names::{Bucket, RunId, ShardIndex};
 use crate::pipeline::Pipeline;
 use crate::ports::{
-    Ended, Generation, Loaded, Meta, Object, Objects, ObjectsError, Part, Records, RecordsError, RunRow,
+    Checked, Ended, Generation, Loaded, Meta, Object, Objects, ObjectsError, Order, Part, PartRow, Records,
+    RecordsError, RowsError, RunRow, Snapshots, Taking,
 };
-use crate::record::Key;
+use crate::record::{Key, Snapshot};
+use crate::source::Source;
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -18,6 +21,10 @@ use tokio::time::timeout;
 pub const OBJECTS_DEADLINE: Duration = Duration::from_secs(30);
 /// A transaction may take so long (protocol.md 5).
 pub const RECORDS_DEADLINE: Duration = Duration::from_secs(60);
+/// A call about a snapshot may take so long: a dry run of a large query, or the rows of each part counted.
+pub const SNAPSHOTS_DEADLINE: Duration = Duration::from_secs(120);
+/// Reading [`crate::limits::PART_ROWS_AT_ONCE`] rows may take so long: 10 MB/s for rows of 60 KB.
+pub const PART_DEADLINE: Duration = Duration::from_secs(300);
 
 /// A port whose every call ends within a limit.
 pub struct Deadline<P: ?Sized>(pub Arc<P>);
@@ -28,6 +35,23 @@ async fn objects<T>(call: impl Future<Output = Result<T, ObjectsError>>) -> Resu
 
 async fn records<T>(call: impl Future<Output = Result<T, RecordsError>>) -> Result<T, RecordsError> {
     timeout(RECORDS_DEADLINE, call).await.unwrap_or_else(|_| Err(RecordsError::Unknown("timed out".into())))
+}
+
+async fn snapshots<T>(limit: Duration, call: impl Future<Output = Result<T, RowsError>>) -> Result<T, RowsError> {
+    timeout(limit, call).await.unwrap_or_else(|_| Err(RowsError::Unknown("timed out".into())))
+}
+
+#[async_trait]
+impl Snapshots for Deadline<dyn Snapshots> {
+    async fn check(&self, source: &Source) -> Result<Checked, RowsError> {
+        snapshots(SNAPSHOTS_DEADLINE, self.0.check(source)).await
+    }
+    async fn take(&self, order: &Order) -> Result<Taking, RowsError> {
+        snapshots(SNAPSHOTS_DEADLINE, self.0.take(order)).await
+    }
+    async fn read(&self, snapshot: &Snapshot, part: u32, rows: Range<u64>) -> Result<Vec<PartRow>, RowsError> {
+        snapshots(PART_DEADLINE, self.0.read(snapshot, part, rows)).await
+    }
 }
 
 #[async_trait]

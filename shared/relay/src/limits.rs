@@ -28,3 +28,9 @@ pub const ROWS_PER_SHARD: std::ops::RangeInclusive<u32> = 1..=1_000;
 pub const MUTATIONS_MAX: usize = 80_000;
 /// Most bytes in one Spanner commit (Spanner quotas page, "Commit size").
 pub const COMMIT_BYTES_MAX: usize = 100 << 20;
+/// Most parts of a snapshot: a job may change 4,000 partitions of a table (BigQuery quotas page, "Partitioned tables").
+pub const PARTS_MAX: u32 = 4_000;
+/// Most rows of a part that are in memory at once: a part with more (one key may occur any number of times) is read in pieces.
+pub const PART_ROWS_AT_ONCE: u64 = 50_000;
+/// Jobs that may be started for one snapshot: each only after the one before it failed for a reason that passes.
+pub const SNAPSHOT_ATTEMPTS_MAX: u32 = 5;

@@ -4,7 +4,8 @@
 //! inbox    <pipeline>/<file>
 //! shards   <run>/<shard:08>.ndjson
 //! answers  <run>/<shard:08>.ndjson
-//! state    pipelines/<name>.toml   plans/<run>.json   open/<run>   splits/<run>
+//! state    pipelines/<name>.toml   plans/<run>.json   plans/<run>.snapshot.json   open/<run>
+//!          splits/<run>   splits/<run>/<part:04>
 //!          claims/<run>/<shard:08>   ckpt/<run>/<shard:08>/<epoch:06>-<seq:06>.ndjson
 //!          control/<run>/cancel     control/<run>/parked
 //! ```
@@ -258,6 +259,22 @@ pub fn parse_plan(name: &str) -> Result<RunId, NotAName> {
     run.and_then(|run| run.parse().ok()).ok_or_else(|| NotAName(name.to_owned(), "a plan"))
 }
 
+/// `plans/<run>.snapshot.json`: where the rows of a run lie that reads BigQuery.
+pub fn snapshot(run: &RunId) -> String {
+    format!("plans/{run}.snapshot.json")
+}
+
+/// The inverse of [`snapshot`].
+pub fn parse_snapshot(name: &str) -> Result<RunId, NotAName> {
+    let run = name.strip_prefix("plans/").and_then(|rest| rest.strip_suffix(".snapshot.json"));
+    run.and_then(|run| run.parse().ok()).ok_or_else(|| NotAName(name.to_owned(), "a snapshot"))
+}
+
+/// `run-<run>-snap-<attempt>`: the id of the job that takes the snapshot. Attempts count from 1.
+pub fn snapshot_job(run: &RunId, attempt: u32) -> String {
+    format!("run-{run}-snap-{attempt}")
+}
+
 /// The prefix of [`plan`].
 pub const PLANS: &str = "plans/";
 
@@ -277,6 +294,18 @@ pub fn parse_open(name: &str) -> Result<RunId, NotAName> {
 /// `splits/<run>`: the splitter's claim.
 pub fn split(run: &RunId) -> String {
     format!("splits/{run}")
+}
+
+/// `splits/<run>/<part:04>`: the splitter's claim of one part of a snapshot.
+pub fn split_part(run: &RunId, part: u32) -> String {
+    format!("splits/{run}/{part:04}")
+}
+
+/// The inverse of [`split_part`].
+pub fn parse_split_part(name: &str) -> Result<(RunId, u32), NotAName> {
+    let split = name.strip_prefix("splits/").and_then(|rest| rest.split_once('/'));
+    let split = split.and_then(|(run, part)| Some((run.parse().ok()?, padded(part, 4)?)));
+    split.ok_or_else(|| NotAName(name.to_owned(), "a part of a split"))
 }
 
 /// `control/<run>/cancel`.
@@ -320,10 +349,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_name_is_read_back_as_what_it_names(id in shard(), epoch in 0..1_000_000u32, seq in 0..1_000_000u32) {
+        fn every_name_is_read_back_as_what_it_names(
+            id in shard(), epoch in 0..1_000_000u32, seq in 0..1_000_000u32, part in 0..10_000u32
+        ) {
             prop_assert_eq!(&ShardId::parse_object(&id.object()).unwrap(), &id);
             prop_assert_eq!(&parse_plan(&plan(&id.run)).unwrap(), &id.run);
             prop_assert_eq!(&parse_open(&open(&id.run)).unwrap(), &id.run);
+            prop_assert_eq!(&parse_snapshot(&snapshot(&id.run)).unwrap(), &id.run);
+            prop_assert!(parse_plan(&snapshot(&id.run)).is_err(), "a snapshot is no plan");
+            prop_assert_eq!(parse_split_part(&split_part(&id.run, part)).unwrap(), (id.run.clone(), part));
             let segment = Segment { shard: id, epoch, seq };
             prop_assert_eq!(Segment::parse_object(&segment.object()).unwrap(), segment);
         }

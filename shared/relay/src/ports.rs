@@ -5,12 +5,14 @@
 
 use crate::clock::Millis;
 use crate::names::{Bucket, RunId, ShardId, ShardIndex};
-use crate::pipeline::Pipeline;
-use crate::record::{AnswerLine, Counts, Header, Key, Usage};
+use crate::pipeline::{KeyType, Pipeline};
+use crate::record::{AnswerLine, Counts, Header, Key, Snapshot, Usage};
+use crate::source::Source;
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -109,7 +111,8 @@ pub struct SourceRow {
 /// Why a row cannot be used. The row fails; the others go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RowFault {
-    /// A word for programs: `bad_json`, `repeated_name`, `bad_csv`, `bad_utf8`, `too_long`, `too_deep`, `too_many_columns`.
+    /// A word for programs: `bad_json`, `repeated_name`, `bad_csv`, `bad_utf8`, `too_long`, `too_deep`, `too_many_columns`,
+    /// `bad_value`.
     pub reason: &'static str,
     /// A sentence for people. Names the place and the mend, never the row's text.
     pub message: String,
@@ -126,12 +129,15 @@ pub enum RowsError {
     /// The pinned version of the source is gone.
     #[error("the source is gone, or was overwritten")]
     Gone,
+    /// A right or a setting is missing: no source's fault. Says what to do.
+    #[error("{0}")]
+    Systemic(String),
     /// It may work later.
     #[error("the source cannot be read now: {0}")]
     Unknown(String),
 }
 
-/// Where rows come from: an object of the inbox, pinned to a generation. BigQuery comes behind the same port.
+/// Where rows come from: an object of the inbox, pinned to a generation.
 #[async_trait]
 pub trait Rows: Send + Sync {
     /// Opens the source at its first row.
@@ -143,6 +149,75 @@ pub trait Rows: Send + Sync {
 pub trait RowStream: Send {
     /// The next rows, at least one; `None` at the end. Ordinals count from 0 in this order.
     async fn next(&mut self) -> Result<Option<Vec<SourceRow>>, RowsError>;
+}
+
+/// What a source would give.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checked {
+    /// Its columns, in their order.
+    pub columns: Vec<SourceColumn>,
+    /// Bytes that are read for it: a measure of its size.
+    pub bytes: u64,
+}
+
+/// A column of a source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceColumn {
+    /// Its name.
+    pub name: String,
+    /// The keys that it may hold; `None` when it cannot be the key.
+    pub key: Option<KeyType>,
+}
+
+/// One attempt at a snapshot. The same order is the same job, however often it is given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// The run.
+    pub run: RunId,
+    /// From 1; the next one only after [`Taking::Failed`].
+    pub attempt: u32,
+    /// Which rows.
+    pub source: Source,
+    /// Parts, at least 1: a row's is drawn by a hash of its key, so that equal keys are in one part.
+    pub parts: u32,
+    /// The column of the key.
+    pub key: String,
+}
+
+/// How an attempt at a snapshot stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Taking {
+    /// Its job is at work.
+    Pending,
+    /// It is there. Its rows are those of all parts: `max_rows` is the caller's.
+    Ready(Snapshot),
+    /// Its job failed for a reason that passes.
+    Failed {
+        /// When.
+        ended: Millis,
+        /// A word for people who ask why.
+        reason: String,
+    },
+}
+
+/// A row of a part.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PartRow {
+    /// Its position in the part, from 0: by key.
+    pub pos: u64,
+    /// Column to value.
+    pub row: Result<Map<String, Value>, RowFault>,
+}
+
+/// Rows of a table or query, fixed once in parts that are read in any order, by any number of processes.
+#[async_trait]
+pub trait Snapshots: Send + Sync {
+    /// Whether the source may be read, and what it would give. Reads no row.
+    async fn check(&self, source: &Source) -> Result<Checked, RowsError>;
+    /// Starts the attempt, unless it was started before, and tells how it stands.
+    async fn take(&self, order: &Order) -> Result<Taking, RowsError>;
+    /// The rows of a part whose positions are in `rows`, in any order. `Gone` when the snapshot is no longer there.
+    async fn read(&self, snapshot: &Snapshot, part: u32, rows: Range<u64>) -> Result<Vec<PartRow>, RowsError>;
 }
 
 /// One question to the model.

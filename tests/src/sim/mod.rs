@@ -20,6 +20,7 @@ use std::time::Duration;
 use tasuki_generator::{Generator, Settings};
 use tasuki_loader::Loader;
 use tasuki_relay::clock::{Chance, Clock, Millis};
+use tasuki_relay::files_only::FilesOnly;
 use tasuki_relay::names::{self, Bucket, RunId};
 use tasuki_relay::ports::{Ended, Event, Objects, RunState, Verdict, Why};
 use tasuki_relay::rows::ObjectRows;
@@ -378,7 +379,7 @@ impl World {
             Leg::Splitter => {
                 let rows = Arc::new(ObjectRows::new(objects.clone()));
                 let settings = tasuki_splitter::Settings::default();
-                Node::Splitter(Splitter::new(objects, rows, records, clock, chance, settings))
+                Node::Splitter(Splitter::new(objects, rows, Arc::new(FilesOnly), records, clock, chance, settings))
             }
             Leg::Generator => {
                 let rows_per_checkpoint = self.rows_per_checkpoint();

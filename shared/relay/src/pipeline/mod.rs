@@ -3,7 +3,7 @@
 mod columns;
 mod parse;
 mod problems;
-mod read;
+pub(crate) mod read;
 
 pub use parse::{MUTATIONS_PER_PART, VALUES_MAX};
 pub use problems::{Problem, Problems};

@@ -1,6 +1,6 @@
 use std::fmt;
 
-/// One mistake in a pipeline file: where, what, and how to mend it.
+/// One mistake in a file that a user writes: where, what, and how to mend it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// Line, from 1.
@@ -11,7 +11,7 @@ pub struct Problem {
     pub message: String,
 }
 
-/// Every mistake in a pipeline file, in the order of their places.
+/// Every mistake in a file that a user writes, in the order of their places.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct Problems(pub Vec<Problem>);
 
@@ -39,7 +39,7 @@ impl fmt::Display for Problems {
 }
 
 /// Line and column of the byte at `offset`, both from 1.
-pub(super) fn place(text: &str, offset: usize) -> (usize, usize) {
+pub(crate) fn place(text: &str, offset: usize) -> (usize, usize) {
     let before = &text[..text.floor_char_boundary(offset)];
     let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
     (1 + before.matches('\n').count(), 1 + before[line_start..].chars().count())
@@ -47,6 +47,7 @@ pub(super) fn place(text: &str, offset: usize) -> (usize, usize) {
 
 /// `: did you mean "x"?` when one of `known` is spelled nearly so, then all of them.
 pub fn suggestion(name: &str, known: &[&str]) -> String {
+pub(crate) fn suggestion(name: &str, known: &[&str]) -> String {
     // One slip in three letters is a typing error; more is another word.
     let most = name.chars().count().div_ceil(3);
     let nearest = known

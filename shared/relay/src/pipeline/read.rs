@@ -8,22 +8,22 @@ use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
 /// A text and the mistakes found in it so far, by byte offset.
-pub(super) struct Reader<'t> {
+pub(crate) struct Reader<'t> {
     text: &'t str,
     found: RefCell<Vec<(usize, String)>>,
 }
 
 impl<'t> Reader<'t> {
-    pub(super) fn new(text: &'t str) -> Self {
+    pub(crate) fn new(text: &'t str) -> Self {
         Reader { text, found: RefCell::default() }
     }
 
-    pub(super) fn problem(&self, offset: usize, message: impl Display) {
+    pub(crate) fn problem(&self, offset: usize, message: impl Display) {
         self.found.borrow_mut().push((offset, message.to_string()));
     }
 
     /// The mistakes, in the order of their places.
-    pub(super) fn problems(self) -> Problems {
+    pub(crate) fn problems(self) -> Problems {
         let mut found = self.found.into_inner();
         found.sort_by_key(|(offset, _)| *offset);
         let problem = |(offset, message)| {
@@ -34,7 +34,7 @@ impl<'t> Reader<'t> {
     }
 
     /// The top level of the document.
-    pub(super) fn root<'r>(&'r self, table: &'r DeTable<'r>, fields: &[&str]) -> Section<'r> {
+    pub(crate) fn root<'r>(&'r self, table: &'r DeTable<'r>, fields: &[&str]) -> Section<'r> {
         self.section(table, String::new(), 0, fields)
     }
 
@@ -49,47 +49,63 @@ impl<'t> Reader<'t> {
     }
 
     /// The source text of a value, quotes included.
-    pub(super) fn source<T>(&self, value: &Spanned<T>) -> &'t str {
+    pub(crate) fn source<T>(&self, value: &Spanned<T>) -> &'t str {
         self.text.get(value.span()).unwrap_or_default()
     }
 }
 
 /// A table whose unknown fields are noted.
-pub(super) struct Section<'r> {
+pub(crate) struct Section<'r> {
     reader: &'r Reader<'r>,
     /// As the user writes it, `[model]`; empty for the top level.
     name: String,
     /// Where its name stands.
-    pub(super) at: usize,
+    pub(crate) at: usize,
     table: &'r DeTable<'r>,
 }
 
 impl<'r> Section<'r> {
-    pub(super) fn problem(&self, offset: usize, message: impl Display) {
+    pub(crate) fn problem(&self, offset: usize, message: impl Display) {
         self.reader.problem(offset, message);
     }
 
     /// Notes that `field` is needed, when it is absent. `like` shows how to write it.
-    pub(super) fn needs(&self, field: &str, like: &str) {
+    pub(crate) fn needs(&self, field: &str, like: &str) {
         if !self.table.contains_key(field) {
             let subject = if self.name.is_empty() { "the pipeline" } else { &self.name };
             self.problem(self.at, format_args!("{subject} needs {field}: write {like}"));
         }
     }
 
-    pub(super) fn string(&self, field: &str) -> Option<Spanned<&'r str>> {
+    pub(crate) fn string(&self, field: &str) -> Option<Spanned<&'r str>> {
         let value = self.value(field)?;
         let string = value.get_ref().as_str().map(|text| Spanned::new(value.span(), text));
         self.typed(field, value, string, "a string")
     }
 
-    pub(super) fn boolean(&self, field: &str) -> Option<Spanned<bool>> {
+    /// An array of strings; what else is in it is noted.
+    pub(crate) fn strings(&self, field: &str) -> Option<Vec<Spanned<&'r str>>> {
+        let value = self.value(field)?;
+        let array = self.typed(field, value, value.get_ref().as_array(), "an array of strings")?;
+        let string = |item: &'r Spanned<DeValue<'r>>| {
+            let text = item.get_ref().as_str().map(|text| Spanned::new(item.span(), text));
+            self.typed(field, item, text, "an array of strings")
+        };
+        Some(array.iter().filter_map(string).collect())
+    }
+
+    /// Where a field's name stands; `None` when it is absent.
+    pub(crate) fn place(&self, field: &str) -> Option<usize> {
+        self.table.get_key_value(field).map(|(key, _)| key.span().start)
+    }
+
+    pub(crate) fn boolean(&self, field: &str) -> Option<Spanned<bool>> {
         let value = self.value(field)?;
         let boolean = value.get_ref().as_bool().map(|boolean| Spanned::new(value.span(), boolean));
         self.typed(field, value, boolean, "true or false")
     }
 
-    pub(super) fn integer(&self, field: &str, range: RangeInclusive<u32>) -> Option<Spanned<u32>> {
+    pub(crate) fn integer(&self, field: &str, range: RangeInclusive<u32>) -> Option<Spanned<u32>> {
         let value = self.value(field)?;
         let integer = value.get_ref().as_integer().map(|digits| i64::from_str_radix(digits.as_str(), digits.radix()));
         let integer = self.typed(field, value, integer, "an integer")?;
@@ -97,7 +113,7 @@ impl<'r> Section<'r> {
         self.within(field, value, within, format_args!("{}..={}", range.start(), range.end()))
     }
 
-    pub(super) fn number(&self, field: &str, range: RangeInclusive<f64>) -> Option<Spanned<f64>> {
+    pub(crate) fn number(&self, field: &str, range: RangeInclusive<f64>) -> Option<Spanned<f64>> {
         let value = self.value(field)?;
         let digits = match value.get_ref() {
             DeValue::Integer(digits) if digits.radix() == 10 => Some(digits.as_str()),
@@ -110,7 +126,7 @@ impl<'r> Section<'r> {
     }
 
     /// One of a few words.
-    pub(super) fn choice<T: Copy>(&self, field: &str, choices: &[(&str, T)]) -> Option<Spanned<T>> {
+    pub(crate) fn choice<T: Copy>(&self, field: &str, choices: &[(&str, T)]) -> Option<Spanned<T>> {
         let word = self.string(field)?;
         let chosen = choices.iter().find(|(name, _)| name == word.get_ref());
         if chosen.is_none() {
@@ -122,13 +138,13 @@ impl<'r> Section<'r> {
     }
 
     /// A table within this one; `fields` are all that it may have.
-    pub(super) fn section(&self, field: &str, fields: &[&str]) -> Option<Section<'r>> {
+    pub(crate) fn section(&self, field: &str, fields: &[&str]) -> Option<Section<'r>> {
         let (key, value) = self.table.get_key_value(field)?;
         self.subsection(key, value, fields)
     }
 
     /// The tables within this table, whatever their names, in the order of the file.
-    pub(super) fn sections(&self, fields: &[&str]) -> Vec<(Spanned<&'r str>, Option<Section<'r>>)> {
+    pub(crate) fn sections(&self, fields: &[&str]) -> Vec<(Spanned<&'r str>, Option<Section<'r>>)> {
         let mut entries: Vec<_> = self.table.iter().collect();
         entries.sort_by_key(|(key, _)| key.span().start);
         let section = |(key, value): (&'r Spanned<DeString<'r>>, &'r Spanned<DeValue<'r>>)| {
@@ -138,7 +154,7 @@ impl<'r> Section<'r> {
     }
 
     /// A table whose fields are the user's to name.
-    pub(super) fn open_section(&self, field: &str) -> Option<Section<'r>> {
+    pub(crate) fn open_section(&self, field: &str) -> Option<Section<'r>> {
         let (key, value) = self.table.get_key_value(field)?;
         let names = value.get_ref().as_table().into_iter().flat_map(|table| table.keys());
         let names: Vec<&str> = names.map(|key| key.get_ref().as_ref()).collect();

@@ -1,14 +1,16 @@
-//! What travels in objects: plans (JSON), shards, answers and checkpoints (JSON lines).
+//! What travels in objects: plans and snapshots (JSON), shards, answers and checkpoints (JSON lines).
 
 mod answers;
 mod key;
 mod plan;
 mod shard;
+mod snapshot;
 
 pub use answers::{Answer, AnswerLine, CheckpointLine, Counts, Failed, GivenBack, Outcome, Spent, Usage};
 pub use key::Key;
-pub use plan::{Input, Plan};
+pub use plan::{Input, Plan, Scan};
 pub use shard::{Content, Header, Parent, ShardLine, Totals};
+pub use snapshot::{Snapshot, SnapshotPart};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;

@@ -26,7 +26,7 @@ pub struct Header {
     pub source_time: Millis,
     /// See [`super::Plan::run_time`].
     pub run_time: Millis,
-    /// What the whole run is. Exactly one shard of a run carries it: a file's last.
+    /// What the whole run is. Exactly one shard of a run carries it: a file's last, a snapshot's first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub totals: Option<Totals>,
     /// Why the run is refused. Such a shard has no rows.

@@ -1,0 +1,104 @@
+//! The SQL of a snapshot. Names are valid (`tasuki_relay::source`) and stand between backticks; a query and a condition stand in
+//! parentheses on lines of their own, so that a comment at their end ends with its line.
+
+use super::settings::DatasetName;
+use tasuki_relay::names;
+use tasuki_relay::ports::Order;
+use tasuki_relay::source::{Selection, Source};
+
+/// The column of a snapshot that says which part a row is in.
+pub const PART: &str = "tasuki_part";
+/// The column that says where in its part.
+pub const POS: &str = "tasuki_pos";
+/// A snapshot outlives its run: shards, answers and ledger are kept 45 days (protocol.md 6).
+const EXPIRES_AFTER_DAYS: u32 = 45;
+
+/// The source as one SELECT: what is run dry, and then read.
+pub fn select(source: &Source) -> String {
+    match &source.rows {
+        // A semicolon may end a statement, but not a part of one.
+        Selection::Query(query) => query.trim_end_matches([';', ' ', '\t', '\r', '\n']).to_owned(),
+        Selection::Table { table, columns, condition } => {
+            let quoted: Vec<String> = columns.iter().map(|column| format!("`{column}`")).collect();
+            let columns = if columns.is_empty() { "*".to_owned() } else { quoted.join(", ") };
+            let condition = condition.as_ref().map(|text| format!("\nWHERE (\n{text}\n)")).unwrap_or_default();
+            format!("SELECT {columns} FROM `{table}`{condition}")
+        }
+    }
+}
+
+/// A snapshot's table has its job's name, so that no two attempts share one.
+pub fn table(staging: &DatasetName, job: &str) -> String {
+    format!("{staging}.{}", table_id(job))
+}
+
+/// The table's own name.
+pub fn table_id(job: &str) -> String {
+    job.replace('-', "_")
+}
+
+/// Takes the snapshot. The rows of one key are in one part; the order of equal keys is that of a hash of the whole row, so that
+/// the same rows always stand in the same order. Each part is sorted on its own.
+pub fn snapshot(staging: &DatasetName, order: &Order) -> String {
+    let table = table(staging, &names::snapshot_job(&order.run, order.attempt));
+    let (key, parts, source) = (&order.key, order.parts, select(&order.source));
+    format!(
+        "CREATE TABLE `{table}`
+PARTITION BY RANGE_BUCKET({PART}, GENERATE_ARRAY(0, {parts}, 1))
+CLUSTER BY {POS}
+OPTIONS (expiration_timestamp = TIMESTAMP_ADD(CURRENT_TIMESTAMP(), INTERVAL {EXPIRES_AFTER_DAYS} DAY))
+AS
+SELECT *, ROW_NUMBER() OVER (
+  PARTITION BY {PART} ORDER BY t.`{key}`, FARM_FINGERPRINT(TO_JSON_STRING(t))
+) - 1 AS {POS}
+FROM (
+  SELECT s.*, ABS(MOD(COALESCE(FARM_FINGERPRINT(CAST(s.`{key}` AS STRING)), 0), {parts})) AS {PART}
+  FROM (
+{source}
+  ) AS s
+) AS t"
+    )
+}
+
+/// Counts a snapshot's rows by part.
+pub fn count(staging: &DatasetName, job: &str) -> String {
+    format!("SELECT {PART}, COUNT(*) FROM `{}` GROUP BY {PART}", table(staging, job))
+}
+
+/// The rows of a part whose positions are in `rows`, as the Storage Read API's row restriction.
+pub fn restriction(part: u32, rows: &std::ops::Range<u64>) -> String {
+    format!("{PART} = {part} AND {POS} >= {} AND {POS} < {}", rows.start, rows.end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tasuki_relay::names::RunId;
+
+    fn source(text: &str) -> Source {
+        Source::parse(text).unwrap()
+    }
+
+    #[test]
+    fn a_table_is_selected_with_quoted_names() {
+        let all = source("[source]\ntable = \"p.d.t\"\n");
+        assert_eq!(select(&all), "SELECT * FROM `p.d.t`");
+        let some = source("[source]\ntable = \"p.d.t\"\ncolumns = [\"id\", \"a b\"]\nwhere = \"x = 1 -- one\"\n");
+        assert_eq!(select(&some), "SELECT `id`, `a b` FROM `p.d.t`\nWHERE (\nx = 1 -- one\n)");
+    }
+
+    #[test]
+    fn a_query_may_end_in_a_comment_or_a_semicolon() {
+        let order = Order {
+            run: RunId::of("b", "n", 1),
+            attempt: 2,
+            source: source("[source]\nquery = \"SELECT 1 AS id -- all\\n; \\n\"\n"),
+            parts: 7,
+            key: "id".into(),
+        };
+        let sql = snapshot(&"p.staging".parse().unwrap(), &order);
+        assert!(sql.contains("\nSELECT 1 AS id -- all\n  ) AS s"), "{sql}");
+        assert!(sql.contains(&format!("CREATE TABLE `p.staging.run_{}_snap_2`", order.run)), "{sql}");
+        assert!(sql.contains("GENERATE_ARRAY(0, 7, 1)") && sql.contains("INTERVAL 45 DAY"), "{sql}");
+    }
+}

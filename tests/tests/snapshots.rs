@@ -1,0 +1,441 @@
+//! The laws of a snapshot: one job, one record, parts that any number of splitters share, and no row lost or doubled.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use proptest::prelude::*;
+use serde_json::{Map, Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::pending;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+use tasuki_relay::claims::{Claimed, Claims, Timing};
+use tasuki_relay::clock::{Chance, Clock, Millis};
+use tasuki_relay::files_only::FilesOnly;
+use tasuki_relay::names::{self, Bucket, RunId};
+use tasuki_relay::ports::{Event, Generation, Meta, Object, Objects, ObjectsError, Snapshots, Verdict, Why};
+use tasuki_relay::record::{Content, Header, Plan, ShardLine, Snapshot, Totals, decode};
+use tasuki_splitter::{Settings, Splitter};
+use tasuki_tests::memory::records::MemoryRecords;
+use tasuki_tests::memory::{Act, MemoryObjects, MemoryRows, MemorySnapshots};
+use tokio::time::sleep;
+
+const START: Millis = Millis(1_763_620_000_000);
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// What every splitter of a test sees.
+struct World {
+    clock: Clock,
+    objects: Arc<MemoryObjects>,
+    event: Event,
+}
+
+impl World {
+    async fn new(rows_per_shard: u32, source: &str) -> World {
+        let clock = Clock::starting_at(START);
+        let objects = Arc::new(MemoryObjects::new(clock.clone()));
+        let pipeline = format!(
+            "name = \"p\"\nkey = \"id\"\n[prompt]\ntemplate = \"{{{{ id }}}}\"\n[answer.x]\ntype = \"string\"\n\
+             [run]\nrows_per_shard = {rows_per_shard}\n[target]\ntable = \"t\"\n"
+        );
+        objects.create(Bucket::State, &names::pipeline("p"), pipeline.into()).await.expect("new");
+        let text = format!("[source]\ntable = \"p.d.t\"\n{source}");
+        let meta = objects.create(Bucket::Inbox, "p/a.run.toml", text.into()).await.expect("new");
+        World { clock, objects, event: Event { bucket: Bucket::Inbox, name: meta.name, generation: meta.generation } }
+    }
+
+    fn splitter(&self, seed: u64, snapshots: impl Snapshots + 'static) -> Arc<Splitter> {
+        self.splitter_over(self.objects.clone(), seed, snapshots)
+    }
+
+    fn splitter_over(
+        &self,
+        objects: Arc<dyn Objects>,
+        seed: u64,
+        snapshots: impl Snapshots + 'static,
+    ) -> Arc<Splitter> {
+        let records = Arc::new(MemoryRecords::new(self.clock.clone()));
+        let (rows, snapshots) = (Arc::new(MemoryRows::new(vec![])), Arc::new(snapshots));
+        let (clock, chance) = (self.clock.clone(), Chance::seeded(seed));
+        Splitter::new(objects, rows, snapshots, records, clock, chance, Settings::default())
+    }
+
+    fn run(&self) -> RunId {
+        RunId::of(&Settings::default().inbox, &self.event.name, self.event.generation)
+    }
+
+    fn shards(&self) -> Vec<(Header, Vec<ShardLine>)> {
+        self.objects.live(Bucket::Shards).iter().map(|shard| decode(&shard.body).expect("shards are whole")).collect()
+    }
+
+    async fn state(&self, name: &str) -> Option<Bytes> {
+        self.objects.read(Bucket::State, name, None).await.expect("memory").map(|object| object.body)
+    }
+
+    /// The law: every row of the source is a line once, the first of each key is asked, and the totals are said once.
+    fn check(&self, rows: &[Map<String, Value>]) {
+        let shards = self.shards();
+        let lines: Vec<&ShardLine> = shards.iter().flat_map(|(_, lines)| lines).collect();
+        assert!(lines.iter().map(|line| line.ordinal).eq(0..rows.len() as u64), "every ordinal once, in order");
+        let first = Totals { shards: shards.len() as u64, rows: rows.len() as u64 };
+        let totals: Vec<_> = shards.iter().map(|(header, _)| header.totals).collect();
+        assert_eq!(totals[0], Some(first), "the first shard has the totals");
+        assert!(totals[1..].iter().all(Option::is_none), "and no other");
+        for (at, (header, lines)) in shards.iter().enumerate() {
+            assert_eq!((header.shard.0 as usize, header.rows), (at, lines.len() as u64));
+            assert!(lines.first().is_none_or(|line| line.ordinal == header.first));
+            assert_eq!(header.refused, None);
+        }
+        let (mut asked, mut wanted) = (BTreeMap::<String, u32>::new(), BTreeSet::new());
+        for line in &lines {
+            if let (Content::Row(row), Some(key)) = (&line.content, &line.key) {
+                assert_eq!(row["id"], json!(key.to_string()));
+                *asked.entry(key.to_string()).or_default() += 1;
+            }
+        }
+        wanted.extend(rows.iter().filter_map(|row| row["id"].as_str()).map(str::to_owned));
+        assert!(asked.values().all(|times| *times == 1), "no key is asked twice");
+        assert_eq!(asked.into_keys().collect::<BTreeSet<_>>(), wanted, "every key is asked");
+    }
+}
+
+/// Rows with these keys; `None` is NULL.
+fn rows(keys: impl IntoIterator<Item = Option<u16>>) -> Vec<Map<String, Value>> {
+    let row = |(n, key): (usize, Option<u16>)| json!({"id": key.map(|key| format!("k{key}")), "n": n});
+    keys.into_iter().enumerate().map(row).map(|row| row.as_object().expect("an object").clone()).collect()
+}
+
+fn distinct(count: u16) -> Vec<Map<String, Value>> {
+    rows((0..count).map(Some))
+}
+
+proptest! {
+    #[test]
+    fn splitting_a_snapshot_loses_and_doubles_no_row(
+        keys in proptest::collection::vec(proptest::option::weighted(0.9, 0..60u16), 0..150),
+        rows_per_shard in 1..20u32,
+        parts in 1..9u32,
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        runtime.block_on(async {
+            let (world, rows) = (World::new(rows_per_shard, "").await, rows(keys));
+            let snapshots = MemorySnapshots::new(world.clock.clone(), rows.clone(), "id", parts);
+            assert_eq!(world.splitter(1, snapshots).handle(&world.event).await, Verdict::Done);
+            world.check(&rows);
+        });
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_rows_with_one_key_the_first_by_position_wins() {
+    let (world, rows) = (World::new(10, "").await, rows([Some(1), Some(2), Some(1)]));
+    let snapshots = MemorySnapshots::new(world.clock.clone(), rows, "id", 1);
+    assert_eq!(world.splitter(1, snapshots).handle(&world.event).await, Verdict::Done);
+    let what = |line: &ShardLine| match &line.content {
+        Content::Failed(failed) => failed.reason.clone(),
+        Content::Row(row) => row["n"].to_string(),
+        Content::Unchanged(_) => "unchanged".into(),
+    };
+    let lines: Vec<String> = world.shards()[0].1.iter().map(what).collect();
+    assert_eq!(lines, ["0", "duplicate_key", "1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_of_no_rows_is_one_empty_shard_with_totals() {
+    let world = World::new(10, "").await;
+    let snapshots = MemorySnapshots::new(world.clock.clone(), vec![], "id", 3);
+    assert_eq!(world.splitter(1, snapshots).handle(&world.event).await, Verdict::Done);
+    let shards = world.shards();
+    assert_eq!((shards.len(), shards[0].0.totals), (1, Some(Totals { shards: 1, rows: 0 })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_rows_are_as_old_as_the_job() {
+    let world = World::new(10, "").await;
+    let snapshots = MemorySnapshots::new(world.clock.clone(), distinct(30), "id", 3);
+    sleep(MINUTE * 7).await;
+    assert_eq!(world.splitter(1, snapshots).handle(&world.event).await, Verdict::Done);
+    let times: BTreeSet<_> = world.shards().iter().map(|(header, _)| (header.source_time, header.run_time)).collect();
+    assert_eq!(times, BTreeSet::from([(START + MINUTE * 7, START)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_more_rows_than_asked_for_the_first_parts_are_taken() {
+    let world = World::new(10, "max_rows = 25\n").await;
+    let snapshots = MemorySnapshots::new(world.clock.clone(), distinct(100), "id", 8);
+    assert_eq!(world.splitter(1, snapshots.clone()).handle(&world.event).await, Verdict::Done);
+    let first: Vec<_> = snapshots.parts(8).into_iter().flatten().take(25).collect();
+    world.check(&first);
+    assert!(snapshots.reads().len() < 8, "no part is read of which no row is taken");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_ended_split_is_not_begun_again() {
+    let world = World::new(10, "").await;
+    let snapshots = MemorySnapshots::new(world.clock.clone(), distinct(30), "id", 3);
+    assert_eq!(world.splitter(1, snapshots.clone()).handle(&world.event).await, Verdict::Done);
+    let written = world.objects.versions(Bucket::State).len();
+    assert_eq!(world.splitter(2, snapshots.clone()).handle(&world.event).await, Verdict::Done);
+    assert_eq!((world.objects.versions(Bucket::State).len(), snapshots.reads().len()), (written, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn splitters_that_sweep_join_in_on_free_parts() {
+    let (world, rows) = (World::new(10, "").await, distinct(400));
+    let mut snapshots = MemorySnapshots::new(world.clock.clone(), rows.clone(), "id", 16);
+    snapshots.latency = SECOND * 10;
+    let (first, second) = (world.splitter(1, snapshots.named("first")), world.splitter(2, snapshots.named("second")));
+    let (event, begun) = (world.event.clone(), first.clone());
+    let begun = tokio::spawn(async move { begun.handle(&event).await });
+    for minute in 0..10 {
+        sleep(MINUTE).await;
+        second.sweep().await.expect("memory");
+        first.sweep().await.expect("memory");
+        if second.handle(&world.event).await == Verdict::Done {
+            world.check(&rows);
+            let reads = snapshots.reads();
+            let parts: BTreeSet<u32> = reads.iter().map(|(_, part)| *part).collect();
+            assert_eq!((reads.len(), parts.len()), (16, 16), "each part is read once: {reads:?}");
+            assert!(reads.iter().any(|(who, _)| *who == "second"), "the second helped: {reads:?}");
+            assert!(minute < 5);
+            begun.await.expect("no panic");
+            return;
+        }
+    }
+    panic!("the split does not end");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_part_that_another_holds_is_left_to_it_until_its_lease_ends() {
+    let (world, rows) = (World::new(10, "").await, distinct(100));
+    let snapshots = MemorySnapshots::new(world.clock.clone(), rows.clone(), "id", 4);
+    let others = Claims::new(world.objects.clone(), world.clock.clone(), Chance::seeded(9), Timing::default());
+    let Ok(Claimed::Won(held)) = others.take(&names::split_part(&world.run(), 2)).await else {
+        panic!("the claim is new")
+    };
+    let splitter = world.splitter(1, snapshots.clone());
+    assert_eq!(splitter.handle(&world.event).await, Verdict::Later(Why::LiveClaim));
+    assert_eq!(snapshots.reads().iter().map(|(_, part)| *part).collect::<Vec<_>>(), [0, 1, 3]);
+    drop(held); // its holder died
+    sleep(SECOND * 121).await;
+    assert_eq!(splitter.handle(&world.event).await, Verdict::Done);
+    assert_eq!(snapshots.reads().len(), 4, "the other parts had ended");
+    world.check(&rows);
+}
+
+/// The objects of a process that dies with its n-th shard.
+struct Dying {
+    objects: Arc<MemoryObjects>,
+    shards_left: AtomicU32,
+}
+
+impl Dying {
+    async fn alive(&self) -> &MemoryObjects {
+        if self.shards_left.load(Ordering::Relaxed) == 0 {
+            pending::<()>().await;
+        }
+        &self.objects
+    }
+}
+
+#[async_trait]
+impl Objects for Dying {
+    async fn create(&self, bucket: Bucket, name: &str, body: Bytes) -> Result<Meta, ObjectsError> {
+        let created = self.alive().await.create(bucket, name, body).await;
+        if bucket == Bucket::Shards && self.shards_left.fetch_sub(1, Ordering::Relaxed) == 1 {
+            pending::<()>().await;
+        }
+        created
+    }
+    async fn replace(&self, bucket: Bucket, name: &str, body: Bytes, at: Generation) -> Result<Meta, ObjectsError> {
+        self.alive().await.replace(bucket, name, body, at).await
+    }
+    async fn remove(&self, bucket: Bucket, name: &str, at: Option<Generation>) -> Result<(), ObjectsError> {
+        self.alive().await.remove(bucket, name, at).await
+    }
+    async fn stat(&self, bucket: Bucket, name: &str) -> Result<Option<Meta>, ObjectsError> {
+        self.alive().await.stat(bucket, name).await
+    }
+    async fn read(&self, bucket: Bucket, name: &str, at: Option<Generation>) -> Result<Option<Object>, ObjectsError> {
+        self.alive().await.read(bucket, name, at).await
+    }
+    async fn read_range(
+        &self,
+        bucket: Bucket,
+        name: &str,
+        at: Generation,
+        offset: u64,
+        most: usize,
+    ) -> Result<Option<Bytes>, ObjectsError> {
+        self.alive().await.read_range(bucket, name, at, offset, most).await
+    }
+    async fn list(
+        &self,
+        bucket: Bucket,
+        prefix: &str,
+        after: Option<&str>,
+        most: usize,
+    ) -> Result<Vec<Meta>, ObjectsError> {
+        self.alive().await.list(bucket, prefix, after, most).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_splitter_killed_with_any_shard_is_resumed_where_it_stood() {
+    for dies_with in [1, 4, 5, 6, 13, 20] {
+        let (world, rows) = (World::new(5, "").await, distinct(100));
+        let snapshots = MemorySnapshots::new(world.clock.clone(), rows.clone(), "id", 4);
+        let dying = Dying { objects: world.objects.clone(), shards_left: AtomicU32::new(dies_with) };
+        let killed = world.splitter_over(Arc::new(dying), 1, snapshots.named("killed"));
+        let event = world.event.clone();
+        let died = tokio::time::timeout(SECOND * 20, async move { killed.handle(&event).await }).await;
+        assert!(died.is_err(), "it hangs for ever");
+        sleep(SECOND * 121).await;
+        let there: Vec<Object> = world.objects.versions(Bucket::Shards);
+        let next = world.splitter(2, snapshots.named("next"));
+        next.sweep().await.expect("memory");
+        assert_eq!(next.handle(&world.event).await, Verdict::Done);
+        world.check(&rows);
+        let after = world.objects.versions(Bucket::Shards);
+        assert!(there.iter().all(|shard| after.contains(shard)), "what was there stays");
+        assert_eq!(after.len(), world.shards().len(), "no shard is written twice");
+        assert_eq!(snapshots.jobs().len(), 1, "the snapshot is taken once");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_reply_is_no_second_job() {
+    let (world, rows) = (World::new(10, "").await, distinct(30));
+    let snapshots = MemorySnapshots::new(world.clock.clone(), rows.clone(), "id", 2).script([Act::Lost]);
+    let splitter = world.splitter(1, snapshots.clone());
+    assert!(matches!(splitter.handle(&world.event).await, Verdict::Later(Why::Unconfirmed(_))));
+    assert_eq!(splitter.handle(&world.event).await, Verdict::Done);
+    assert_eq!(snapshots.jobs(), [names::snapshot_job(&world.run(), 1)]);
+    world.check(&rows);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_of_two_hours_is_asked_for_until_it_is_done_and_started_once() {
+    let (world, rows) = (World::new(10, "").await, distinct(30));
+    let long = [Act::Takes(MINUTE * 120)];
+    let snapshots = MemorySnapshots::new(world.clock.clone(), rows.clone(), "id", 2).script(long);
+    let splitter = world.splitter(1, snapshots.clone());
+    assert!(matches!(splitter.handle(&world.event).await, Verdict::Later(Why::Unconfirmed(_))));
+    let mut sweeps = 0;
+    while world.shards().is_empty() {
+        sleep(MINUTE).await;
+        splitter.sweep().await.expect("memory");
+        sweeps += 1;
+        assert!(sweeps < 130, "the sweep finds the job done");
+    }
+    assert_eq!(snapshots.jobs(), [names::snapshot_job(&world.run(), 1)]);
+    world.check(&rows);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_failure_that_passes_the_next_job_is_started_later() {
+    let (world, rows) = (World::new(10, "").await, distinct(30));
+    let fails = ["backendError", "rateLimitExceeded"].map(Act::Fails);
+    let snapshots = MemorySnapshots::new(world.clock.clone(), rows.clone(), "id", 2).script(fails);
+    let splitter = world.splitter(1, snapshots.clone());
+    for jobs in [1, 1] {
+        assert!(matches!(splitter.handle(&world.event).await, Verdict::Later(Why::Unconfirmed(_))));
+        assert_eq!(snapshots.jobs().len(), jobs, "not at once");
+    }
+    sleep(MINUTE).await;
+    assert!(matches!(splitter.handle(&world.event).await, Verdict::Later(Why::Unconfirmed(_))));
+    assert_eq!(snapshots.jobs().len(), 2);
+    sleep(MINUTE * 2).await;
+    assert_eq!(splitter.handle(&world.event).await, Verdict::Done);
+    assert_eq!(snapshots.jobs().len(), 3);
+    world.check(&rows);
+}
+
+#[tokio::test(start_paused = true)]
+async fn five_failures_refuse_the_run() {
+    let world = World::new(10, "").await;
+    let fails = (0..9).map(|_| Act::Fails("backendError"));
+    let snapshots = MemorySnapshots::new(world.clock.clone(), distinct(30), "id", 2).script(fails);
+    let splitter = world.splitter(1, snapshots.clone());
+    for _ in 0..60 {
+        if splitter.handle(&world.event).await == Verdict::Done {
+            break;
+        }
+        sleep(MINUTE).await;
+    }
+    assert_eq!(snapshots.jobs().len(), 5);
+    let shards = world.shards();
+    assert!(shards.len() == 1 && shards[0].0.refused.as_deref().is_some_and(|why| why.contains("backendError")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_is_refused_refuses_the_run_once() {
+    let world = World::new(10, "").await;
+    let refused = [Act::Refused("resourcesExceeded")];
+    let snapshots = MemorySnapshots::new(world.clock.clone(), distinct(30), "id", 2).script(refused);
+    let splitter = world.splitter(1, snapshots.clone());
+    assert_eq!(splitter.handle(&world.event).await, Verdict::Done);
+    assert_eq!(splitter.handle(&world.event).await, Verdict::Done);
+    let shards = world.shards();
+    assert_eq!((shards.len(), shards[0].0.refused.as_deref()), (1, Some("resourcesExceeded")));
+    assert_eq!(snapshots.jobs().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_that_is_deleted_while_it_is_read_refuses_the_run() {
+    let world = World::new(10, "").await;
+    let mut snapshots = MemorySnapshots::new(world.clock.clone(), distinct(100), "id", 4);
+    snapshots.latency = SECOND;
+    let (splitter, event) = (world.splitter(1, snapshots.clone()), world.event.clone());
+    let begun = tokio::spawn(async move { splitter.handle(&event).await });
+    sleep(Duration::from_millis(2_500)).await;
+    snapshots.delete();
+    assert_eq!(begun.await.expect("no panic"), Verdict::Done);
+    let last = world.shards().pop().expect("shards").0;
+    assert_eq!(last.shard, tasuki_relay::names::ShardIndex::REFUSAL);
+    assert!(last.refused.is_some_and(|why| why.starts_with("source_gone")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_record_is_the_snapshot_whatever_the_source_holds_later() {
+    let (world, rows) = (World::new(10, "").await, distinct(30));
+    let snapshots = MemorySnapshots::new(world.clock.clone(), rows.clone(), "id", 3);
+    let others = Claims::new(world.objects.clone(), world.clock.clone(), Chance::seeded(9), Timing::default());
+    let Ok(Claimed::Won(held)) = others.take(&names::split_part(&world.run(), 0)).await else {
+        panic!("the claim is new")
+    };
+    assert_eq!(world.splitter(1, snapshots.clone()).handle(&world.event).await, Verdict::Later(Why::LiveClaim));
+    let record = world.state(&names::snapshot(&world.run())).await.expect("it is there");
+    let first: Snapshot = serde_json::from_slice(&record).expect("plain data");
+    assert_eq!(first.rows.iter().sum::<u64>(), 30);
+    held.release().await;
+    let other = MemorySnapshots::new(world.clock.clone(), rows.clone(), "id", 3).script([Act::Refused("asked again")]);
+    assert_eq!(world.splitter(2, other.clone()).handle(&world.event).await, Verdict::Done);
+    assert_eq!(
+        (other.jobs().len(), other.reads().len()),
+        (0, 1),
+        "only the part that was left is read, and no job made"
+    );
+    world.check(&rows);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_a_source_is_refused_with_its_place_and_files_alone_with_a_sentence() {
+    for (source, snapshots, why) in [
+        ("max_row = 1\n", true, "a.run.toml:3:1: unknown field \"max_row\" in [source]: did you mean \"max_rows\"?"),
+        ("query = \"SELECT 1\"\n", true, "query and table exclude each other"),
+        ("", false, "this relay reads files only"),
+    ] {
+        let world = World::new(10, source).await;
+        let memory = MemorySnapshots::new(world.clock.clone(), distinct(3), "id", 1);
+        let splitter = if snapshots { world.splitter(1, memory.clone()) } else { world.splitter(1, FilesOnly) };
+        assert_eq!(splitter.handle(&world.event).await, Verdict::Done);
+        let plan: Plan =
+            serde_json::from_slice(&world.state(&names::plan(&world.run())).await.expect("a plan")).unwrap();
+        assert!(plan.refused.as_deref().is_some_and(|refused| refused.contains(why)), "{:?}", plan.refused);
+        let shards = world.shards();
+        assert_eq!((shards.len(), shards[0].0.refused.clone()), (1, plan.refused));
+        assert!(memory.jobs().is_empty(), "nothing is paid for");
+    }
+}
