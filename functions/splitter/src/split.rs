@@ -5,18 +5,11 @@ use crate::lines::Lines;
 use crate::writer::{Start, Writer, header, write_shard};
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 use tasuki_relay::names::{self, Bucket, ShardId, ShardIndex};
 use tasuki_relay::pipeline::Pipeline;
 use tasuki_relay::ports::{Meta, ObjectsError, RecordsError, RowsError, Why};
 use tasuki_relay::record::{self, Content, Failed, Header, Plan, ShardLine, Totals};
 use tasuki_relay::sweep::PAGE;
-use tasuki_relay::write::{Written, create_once};
-use tokio::task::JoinSet;
-use tracing::Instrument;
-
-/// Shards that one split creates at once: bounds its memory.
-pub const SHARDS_AT_ONCE: usize = 16;
 
 impl Splitter {
     /// Writes every shard of the plan. All of them are confirmed when it returns `Ok`.
@@ -33,7 +26,6 @@ impl Splitter {
     }
 
     async fn split_rows(&self, plan: &Plan, pipeline: Arc<Pipeline>) -> Result<(), Ended> {
-        let started = self.clock.instant();
         let input = &plan.input;
         let meta =
             Meta { name: input.name.clone(), generation: input.generation, created: plan.run_time, size: input.size };
@@ -43,11 +35,7 @@ impl Splitter {
         loop {
             let batch = match rows.next().await {
                 Ok(Some(batch)) => batch,
-                Ok(None) => {
-                    let cut = writer.close().await?;
-                    log(plan, &cut, started.elapsed());
-                    return Ok(());
-                }
+                Ok(None) => return writer.close().await,
                 Err(error) => {
                     writer.settle().await; // shards on their way must land before anybody counts what is there
                     return Err(error.into());
@@ -169,137 +157,6 @@ impl From<ObjectsError> for Ended {
     }
 }
 
-/// Cuts lines into shards. The last full shard is held back until another row proves that it is not the file's last.
-struct Writer<'a> {
-    splitter: &'a Splitter,
-    plan: &'a Plan,
-    pipeline: Arc<Pipeline>,
-    prompter: Option<Prompter>,
-    lines: Vec<ShardLine>,
-    first: u64,
-    shard: u32,
-    cut: Cut,
-    writes: JoinSet<Result<(), Ended>>,
-}
-
-/// What a split came to.
-#[derive(Default)]
-struct Cut {
-    shards: u64,
-    rows: u64,
-    /// Rows that failed here: a bad line, a missing or doubled key.
-    bad_rows: u64,
-    unchanged: u64,
-    /// Of the shards' lines.
-    bytes: u64,
-}
-
-impl<'a> Writer<'a> {
-    fn new(splitter: &'a Splitter, plan: &'a Plan, pipeline: Arc<Pipeline>) -> Result<Writer<'a>, Ended> {
-        let prompter = pipeline.run.only_changed.then(|| Prompter::new(pipeline.clone())).transpose();
-        let prompter =
-            prompter.map_err(|_| Ended::Later(Why::Systemic("the template does not compile here".into())))?;
-        let (lines, cut, writes) = (Vec::new(), Cut::default(), JoinSet::new());
-        Ok(Writer { splitter, plan, pipeline, prompter, lines, first: 0, shard: 0, cut, writes })
-    }
-
-    async fn push(&mut self, line: ShardLine) -> Result<(), Ended> {
-        if self.lines.len() >= self.plan.rows_per_shard as usize {
-            self.cut(None).await?;
-        }
-        self.lines.push(line);
-        Ok(())
-    }
-
-    /// Writes the last shard, with the totals, and waits for all.
-    async fn close(mut self) -> Result<Cut, Ended> {
-        let totals = Totals { shards: u64::from(self.shard) + 1, rows: self.first + self.lines.len() as u64 };
-        self.cut(Some(totals)).await?;
-        while let Some(written) = self.writes.join_next().await {
-            joined(written)?;
-        }
-        Ok(self.cut)
-    }
-
-    async fn cut(&mut self, totals: Option<Totals>) -> Result<(), Ended> {
-        let mut lines = std::mem::take(&mut self.lines);
-        let rows = lines.len() as u64;
-        let mut encoded = record::encode_lines(&lines);
-        let header = Header { rows, totals, ..header(self.plan, ShardIndex(self.shard), self.first, &encoded) };
-        (self.first, self.shard) = (self.first + rows, self.shard + 1);
-        if self.mark_unchanged(&mut lines).await? {
-            encoded = record::encode_lines(&lines);
-        }
-        self.cut.add(&lines, encoded.len());
-        if self.writes.len() >= SHARDS_AT_ONCE
-            && let Some(written) = self.writes.join_next().await
-        {
-            joined(written)?;
-        }
-        let objects = self.splitter.objects.clone();
-        let write = async move { write_shard(&*objects, header, &encoded).await };
-        self.writes.spawn(write.in_current_span());
-        Ok(())
-    }
-
-    /// With `only_changed`: rows whose answer in the target has the same fingerprint are not asked again.
-    async fn mark_unchanged(&self, lines: &mut [ShardLine]) -> Result<bool, Ended> {
-        let Some(prompter) = &self.prompter else { return Ok(false) };
-        let asked = |line: &ShardLine| matches!(line.content, Content::Row(_));
-        let keys: Vec<Key> = lines.iter().filter(|line| asked(line)).filter_map(|line| line.key.clone()).collect();
-        let known = self.splitter.records.fingerprints(&self.pipeline, &keys).await?;
-        let mut any = false;
-        for line in lines {
-            let (Content::Row(row), Some(key)) = (&line.content, &line.key) else { continue };
-            let Ok(ask) = prompter.ask(row.clone()) else { continue };
-            let fingerprint = prompter.fingerprint(&ask.prompt);
-            if known.get(key) == Some(&fingerprint) {
-                line.content = Content::Unchanged(fingerprint);
-                any = true;
-            }
-        }
-        Ok(any)
-    }
-}
-
-impl Cut {
-    fn add(&mut self, lines: &[ShardLine], bytes: usize) {
-        let count = |is: fn(&Content) -> bool| lines.iter().filter(|line| is(&line.content)).count() as u64;
-        self.shards += 1;
-        self.rows += lines.len() as u64;
-        self.bad_rows += count(|content| matches!(content, Content::Failed(_)));
-        self.unchanged += count(|content| matches!(content, Content::Unchanged(_)));
-        self.bytes += bytes as u64;
-    }
-}
-
-/// The splitter's line: one for each split. Its fields are in the telemetry's table (`tasuki_google::telemetry`).
-fn log(plan: &Plan, cut: &Cut, took: Duration) {
-    let Cut { shards, rows, bad_rows, unchanged, bytes } = *cut;
-    tracing::info!(
-        leg = "splitter", run = %plan.run, pipeline = plan.pipeline, shards, rows, bad_rows, unchanged, bytes,
-        took_ms = took.as_millis() as u64, "split run {}", plan.run
-    );
-}
-
-fn joined(written: Result<Result<(), Ended>, tokio::task::JoinError>) -> Result<(), Ended> {
-    written.unwrap_or_else(|_| Err(Ended::Later(Why::Unconfirmed("writing a shard failed".into()))))
-}
-
-/// Creates a shard, or finds one of the same source rows there: the first written decides.
-async fn write_shard(objects: &dyn Objects, header: Header, lines: &[u8]) -> Result<(), Ended> {
-    let mut body = record::encode_lines(std::slice::from_ref(&header));
-    body.extend_from_slice(lines);
-    let id = header.id();
-    let written = create_once(objects, Bucket::Shards, &id.object(), Bytes::from(body)).await;
-    match written.map_err(|error| Ended::Later(error.into()))? {
-        Written::Won(_) | Written::Identical(_) => Ok(()),
-        Written::Foreign(found) => match record::decode::<Header, serde_json::Value>(&found.body) {
-            Ok((there, _)) if there.digest == header.digest && there.rows == header.rows => Ok(()),
-            _ => Err(Ended::Refused(format!(
-                "split_nondeterministic: shard {id} holds other rows than the file gives now"
-            ))),
-        },
 impl From<Why> for Ended {
     fn from(why: Why) -> Ended {
         Ended::Later(why)

@@ -5,6 +5,7 @@ use crate::split::Ended;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
+use std::time::Duration;
 use tasuki_relay::names::{Bucket, ShardIndex};
 use tasuki_relay::pipeline::Pipeline;
 use tasuki_relay::ports::{Objects, Why};
@@ -12,6 +13,8 @@ use tasuki_relay::prompt::Prompter;
 use tasuki_relay::record::{self, Content, Header, Key, Plan, ShardLine, Totals};
 use tasuki_relay::write::{Written, create_once};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tracing::Instrument;
 
 /// Shards that one split creates at once: bounds its memory.
 pub const SHARDS_AT_ONCE: usize = 16;
@@ -55,6 +58,8 @@ pub(crate) struct Writer<'a> {
     prompter: Option<Prompter>,
     lines: Vec<ShardLine>,
     at: Start,
+    cut: Cut,
+    started: Instant,
     writes: JoinSet<Result<(), Ended>>,
 }
 
@@ -68,7 +73,8 @@ impl<'a> Writer<'a> {
         let prompter = pipeline.run.only_changed.then(|| Prompter::new(pipeline.clone())).transpose();
         let prompter =
             prompter.map_err(|_| Ended::Later(Why::Systemic("the template does not compile here".into())))?;
-        Ok(Writer { splitter, plan, pipeline, prompter, lines: Vec::new(), at: start, writes: JoinSet::new() })
+        let (lines, cut, writes, started) = (Vec::new(), Cut::default(), JoinSet::new(), splitter.clock.instant());
+        Ok(Writer { splitter, plan, pipeline, prompter, lines, at: start, cut, started, writes })
     }
 
     pub async fn push(&mut self, line: ShardLine) -> Result<(), Ended> {
@@ -96,6 +102,7 @@ impl<'a> Writer<'a> {
         while let Some(written) = self.writes.join_next().await {
             joined(written)?;
         }
+        self.cut.log(self.plan, self.started.elapsed());
         Ok(())
     }
 
@@ -117,13 +124,15 @@ impl<'a> Writer<'a> {
         if self.mark_unchanged(&mut lines).await? {
             encoded = record::encode_lines(&lines);
         }
+        self.cut.add(&lines, encoded.len());
         if self.writes.len() >= SHARDS_AT_ONCE
             && let Some(written) = self.writes.join_next().await
         {
             joined(written)?;
         }
         let objects = self.splitter.objects.clone();
-        self.writes.spawn(async move { write_shard(&*objects, header, &encoded).await });
+        let write = async move { write_shard(&*objects, header, &encoded).await };
+        self.writes.spawn(write.in_current_span());
         Ok(())
     }
 
@@ -144,6 +153,39 @@ impl<'a> Writer<'a> {
             }
         }
         Ok(any)
+    }
+}
+
+/// What a split, or its part of a snapshot, came to.
+#[derive(Default)]
+struct Cut {
+    shards: u64,
+    rows: u64,
+    /// Rows that failed here: a bad line, a missing or doubled key.
+    bad_rows: u64,
+    unchanged: u64,
+    /// Of the shards' lines.
+    bytes: u64,
+}
+
+impl Cut {
+    fn add(&mut self, lines: &[ShardLine], bytes: usize) {
+        let count = |is: fn(&Content) -> bool| lines.iter().filter(|line| is(&line.content)).count() as u64;
+        self.shards += 1;
+        self.rows += lines.len() as u64;
+        self.bad_rows += count(|content| matches!(content, Content::Failed(_)));
+        self.unchanged += count(|content| matches!(content, Content::Unchanged(_)));
+        self.bytes += bytes as u64;
+    }
+
+    /// The splitter's line: one for each file, and for each part of a snapshot. Its fields are in the telemetry's table
+    /// (`tasuki_google::telemetry`).
+    fn log(&self, plan: &Plan, took: Duration) {
+        let Cut { shards, rows, bad_rows, unchanged, bytes } = *self;
+        tracing::info!(
+            leg = "splitter", run = %plan.run, pipeline = plan.pipeline, shards, rows, bad_rows, unchanged, bytes,
+            took_ms = took.as_millis() as u64, "split run {}", plan.run
+        );
     }
 }
 

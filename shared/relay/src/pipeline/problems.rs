@@ -46,7 +46,6 @@ pub(crate) fn place(text: &str, offset: usize) -> (usize, usize) {
 }
 
 /// `: did you mean "x"?` when one of `known` is spelled nearly so, then all of them.
-pub fn suggestion(name: &str, known: &[&str]) -> String {
 pub(crate) fn suggestion(name: &str, known: &[&str]) -> String {
     // One slip in three letters is a typing error; more is another word.
     let most = name.chars().count().div_ceil(3);
