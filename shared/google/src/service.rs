@@ -1,5 +1,6 @@
 //! Starting a service: settings, TLS, adapters, signals, the server. What the `main` of a leg calls.
 
+use crate::bigquery::{self, BigQuery};
 use crate::connect::{self, Endpoint};
 use crate::http::{Callers, Leg, Server, serve};
 use crate::model::{VertexConfig, VertexModel};
@@ -7,6 +8,7 @@ use crate::notice::PubSubNotice;
 use crate::objects::{Buckets, GoogleObjects};
 use crate::records::SpannerRecords;
 use crate::settings::{self, Role, Settings};
+use crate::telemetry;
 use async_trait::async_trait;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -15,10 +17,11 @@ use std::sync::Arc;
 use std::time::Duration;
 use tasuki_relay::claims::{GUARD, Timing};
 use tasuki_relay::clock::{Chance, Clock};
+use tasuki_relay::files_only::FilesOnly;
 use tasuki_relay::gemini::{Gemini, GeminiConfig};
 use tasuki_relay::names::{Bucket, RunId, ShardIndex};
 use tasuki_relay::pipeline::Pipeline;
-use tasuki_relay::ports::{Ended, Loaded, Model, Notice, Objects, Part, Records, RecordsError, RunRow};
+use tasuki_relay::ports::{Ended, Loaded, Model, Notice, Objects, Part, Records, RecordsError, RunRow, Snapshots};
 use tasuki_relay::record::Key;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -61,8 +64,25 @@ impl Platform {
             state: name(Bucket::State),
         };
         let endpoint = self.endpoint("STORAGE_EMULATOR_HOST")?;
-        let objects = GoogleObjects::new(&endpoint, buckets, Arc::new(|| None)).await;
+        let objects = GoogleObjects::new(&endpoint, buckets, Arc::new(telemetry::current_traceparent)).await;
         Ok(Arc::new(objects.map_err(|error| StartError(error.to_string()))?))
+    }
+
+    /// BigQuery as a source; a splitter that was given none reads files only.
+    pub async fn snapshots(&self) -> Result<Arc<dyn Snapshots>, StartError> {
+        let Some(given) = &self.settings.bigquery else { return Ok(Arc::new(FilesOnly)) };
+        let wrong = |name: &str| StartError(format!("{name} cannot be read"));
+        let sources = given.sources.iter().map(|source| source.parse()).collect::<Result<_, _>>();
+        let settings = bigquery::Settings {
+            project: given.project.clone(),
+            sources: sources.map_err(|_| wrong("TASUKI_BIGQUERY_SOURCES"))?,
+            staging: given.staging.parse().map_err(|_| wrong("TASUKI_BIGQUERY_STAGING"))?,
+            bytes_max: given.bytes_max,
+        };
+        let rest = self.endpoint("BIGQUERY_EMULATOR_HOST")?;
+        let storage = self.endpoint("BIGQUERY_STORAGE_EMULATOR_HOST")?;
+        let adapter = BigQuery::new(settings, rest, storage).await;
+        Ok(Arc::new(adapter.map_err(|error| StartError(error.to_string()))?))
     }
 
     /// The store; a splitter without one has none to compare with.
@@ -129,7 +149,12 @@ where
         Ok(runtime) => runtime,
         Err(error) => return refused(role, &format!("no threads to work with: {}", error.kind())),
     };
-    let served = runtime.block_on(start(settings, leg));
+    let served = runtime.block_on(async {
+        let telemetry = start_telemetry(&settings)?;
+        let served = start(settings, leg).await;
+        telemetry.stop().await;
+        served
+    });
     runtime.shutdown_timeout(END_WITHIN);
     served.map_or_else(|error| refused(role, &error.to_string()), |()| ExitCode::SUCCESS)
 }
@@ -163,6 +188,17 @@ where
     }
     tracing::info!(port, "the {} listens", role.as_str());
     serve(listener, server).await.map_err(|error| StartError(format!("the server: {}", error.kind())))
+}
+
+fn start_telemetry(settings: &Settings) -> Result<telemetry::Telemetry, StartError> {
+    let collector = settings.otlp.as_deref().map(telemetry::collector).transpose();
+    let telemetry = telemetry::Settings {
+        name: settings.role.service(),
+        project: settings.project.clone(),
+        filter: settings.log.clone(),
+        otlp: collector.map_err(|_| StartError("OTEL_EXPORTER_OTLP_ENDPOINT: no credentials for it".to_owned()))?,
+    };
+    telemetry::start(&telemetry).map_err(|error| StartError(error.to_string()))
 }
 
 fn stop_on_signals(stop: &CancellationToken) -> Result<(), StartError> {

@@ -5,6 +5,7 @@ use super::callers::Callers;
 use super::event::{self, NotAHint};
 use super::limits::{BODY_MAX, BODY_WITHIN, CONNECTIONS_MAX, HEAD_WITHIN, IDLE_PING, STOP_WITHIN, STREAMS_MAX};
 use crate::settings::Role;
+use crate::telemetry;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
@@ -23,6 +24,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 /// A leg, as the server sees it.
 #[async_trait]
@@ -160,12 +162,15 @@ impl Shared {
         }
         let bucket = self.server.role.listens_to();
         let event = Event { bucket, name: hint.name, generation: hint.generation };
-        let verdict = timeout(self.server.ack_deadline, self.server.leg.handle(&event)).await.ok();
+        let span = tracing::info_span!("event", id = hint.id);
+        telemetry::with_parent(hint.traceparent.as_deref(), &span);
+        let handled = timeout(self.server.ack_deadline, self.server.leg.handle(&event));
+        let verdict = handled.instrument(span.clone()).await.ok();
         let Acknowledgement { status, word, why } = acknowledge(verdict);
-        match why {
+        span.in_scope(|| match why {
             Some(why) => tracing::warn!(status = status.as_u16(), verdict = word, "{why}"),
             None => tracing::debug!(status = status.as_u16(), verdict = word, "event"),
-        }
+        });
         if status == StatusCode::NO_CONTENT { reply(status, Bytes::new()) } else { text(status, word) }
     }
 

@@ -33,6 +33,15 @@ impl Role {
         }
     }
 
+    /// As the service is called in traces, and its program.
+    pub fn service(self) -> &'static str {
+        match self {
+            Role::Splitter => "tasuki-splitter",
+            Role::Generator => "tasuki-generator",
+            Role::Loader => "tasuki-loader",
+        }
+    }
+
     /// The bucket whose events call it.
     pub fn listens_to(self) -> Bucket {
         match self {

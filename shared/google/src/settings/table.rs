@@ -2,6 +2,7 @@
 
 use super::Role;
 use super::Role::{Generator, Loader, Splitter};
+use crate::bigquery::{Allowed, DatasetName};
 
 /// What a value may be.
 #[derive(Clone, Copy, Debug)]
@@ -93,14 +94,14 @@ pub const VARIABLES: &[Variable] = &[
     variable(
         "TASUKI_BIGQUERY_SOURCES",
         &[Splitter],
-        Kind::List("project.dataset or project.dataset.table", |text| (2..=3).contains(&dots(text))),
+        Kind::List("project.dataset or project.dataset.table", |text| text.parse::<Allowed>().is_ok()),
         Unset::Nothing,
         "what run files may read; without it BigQuery is no source",
     ),
     variable(
         "TASUKI_BIGQUERY_STAGING",
         &[Splitter],
-        Kind::Text("project.dataset", |text| dots(text) == 2),
+        Kind::Text("project.dataset", |text| text.parse::<DatasetName>().is_ok()),
         Unset::Nothing,
         "where snapshots are written; goes with TASUKI_BIGQUERY_SOURCES",
     ),
@@ -272,11 +273,4 @@ fn is_path(text: &str, kinds: &[&str]) -> bool {
     let parts: Vec<&str> = text.split('/').collect();
     parts.len() == 2 * kinds.len()
         && parts.chunks(2).zip(kinds).all(|(pair, kind)| pair[0] == *kind && is_word(pair[1], "-_.:~+%"))
-}
-
-/// Names between dots; 0 when one of them is none. A project may itself have a domain and a colon: `example.com:p`.
-fn dots(text: &str) -> usize {
-    let text = text.rsplit_once(':').map_or(text, |(_, project)| project);
-    let names: Vec<&str> = text.split('.').collect();
-    if names.iter().all(|name| is_word(name, "-_")) { names.len() } else { 0 }
 }
