@@ -96,7 +96,26 @@ async fn probe(transaction: &ReadWriteTransaction, part: &Part, from: u64) -> Re
     Ok(None)
 }
 
-/// The row's own fault: a value of a unique index that is taken, a CHECK, NOT NULL, a foreign key, a length.
+/// The row's own fault: a value of a unique index that is taken; a CHECK; NOT NULL, a foreign key, a length. Any other code
+/// is about the statement, which is the same for every row.
 fn breaches(code: Code) -> bool {
-    matches!(code, Code::AlreadyExists | Code::OutOfRange | Code::FailedPrecondition | Code::InvalidArgument)
+    matches!(code, Code::AlreadyExists | Code::OutOfRange | Code::FailedPrecondition)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_spanner_says_of_the_statement_or_of_itself_fails_no_row() {
+        for code in [Code::InvalidArgument, Code::NotFound, Code::PermissionDenied, Code::Aborted, Code::Unavailable] {
+            assert!(!breaches(code), "{code:?}");
+        }
+    }
+
+    #[test]
+    fn a_rollback_of_our_own_is_told_from_a_call_that_was_cancelled() {
+        let cancelled = Error::service(Status::default().set_code(Code::Cancelled).set_message("cancelled"));
+        assert_ne!(cancelled.status(), rolled_back().status());
+    }
 }
