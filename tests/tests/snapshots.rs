@@ -161,6 +161,22 @@ async fn the_rows_are_as_old_as_the_job() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_retry_is_as_old_as_the_snapshot_that_its_rows_come_from() {
+    let world = World::new(10, "").await;
+    let snapshots = MemorySnapshots::new(world.clock.clone(), distinct(30), "id", 3);
+    let splitter = world.splitter(1, snapshots);
+    sleep(MINUTE * 7).await;
+    assert_eq!(splitter.handle(&world.event).await, Verdict::Done);
+    let parent = json!({"parent": world.run()}).to_string();
+    let meta = world.objects.create(Bucket::Inbox, "p/a.retry.jsonl", parent.into()).await.expect("new");
+    let event = Event { bucket: Bucket::Inbox, name: meta.name.clone(), generation: meta.generation };
+    assert_eq!(splitter.handle(&event).await, Verdict::Done);
+    let plan = world.state(&names::plan(&splitter.run_of(&meta.name, meta.generation))).await.expect("a plan");
+    let plan: Plan = serde_json::from_slice(&plan).expect("plain data");
+    assert_eq!((plan.source_time, plan.refused), (START + MINUTE * 7, None));
+}
+
+#[tokio::test(start_paused = true)]
 async fn of_more_rows_than_asked_for_the_first_parts_are_taken() {
     let world = World::new(10, "max_rows = 25\n").await;
     let snapshots = MemorySnapshots::new(world.clock.clone(), distinct(100), "id", 8);

@@ -97,7 +97,10 @@ impl Splitter {
                 return Err(Why::Stopping.into());
             }
         }
-        writer.close_part().await
+        writer.close_part().await?;
+        let (run, SnapshotPart { part, rows, shards, .. }) = (&plan.run, part);
+        tracing::info!(%run, part, rows, shards, "split part {part} of run {run}");
+        Ok(())
     }
 
     /// The first shard of a part that is not there; the one behind its last when all are.

@@ -84,7 +84,12 @@ impl Splitter {
         }
         let body = serde_json::to_vec_pretty(&snapshot).expect("a snapshot is plain data");
         match create_once(&*self.objects, Bucket::State, &names::snapshot(&snapshot.run), body.into()).await? {
-            Written::Won(_) | Written::Identical(_) => Ok(snapshot),
+            Written::Won(_) | Written::Identical(_) => {
+                let (run, job) = (&snapshot.run, &snapshot.job);
+                let (rows, parts) = (snapshot.rows.iter().sum::<u64>(), snapshot.rows.len());
+                tracing::info!(%run, job, rows, parts, "snapshot of run {run}: {rows} rows in {parts} parts");
+                Ok(snapshot)
+            }
             Written::Foreign(first) => Ok(parse(&snapshot.run, &first.body)?),
         }
     }

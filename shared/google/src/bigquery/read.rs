@@ -14,8 +14,9 @@ use google_cloud_bigquery::Error;
 use google_cloud_bigquery::client::Read;
 use google_cloud_bigquery::model::read_session::TableReadOptions;
 use google_cloud_bigquery::model::{DataFormat, ReadSession};
+use google_cloud_bigquery::read::retry_policy::RetryableErrors;
 use google_cloud_gax::error::rpc::Code;
-use google_cloud_gax::retry_policy::{AlwaysRetry, RetryPolicyExt};
+use google_cloud_gax::retry_policy::RetryPolicyExt;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tasuki_relay::ports::{PartRow, RowsError};
@@ -47,7 +48,7 @@ impl Reading {
         };
         let staging = &settings.staging;
         Ok(Reading {
-            client: builder.with_retry_policy(AlwaysRetry.with_attempt_limit(SESSION_ATTEMPTS)).build().await?,
+            client: builder.with_retry_policy(RetryableErrors.with_attempt_limit(SESSION_ATTEMPTS)).build().await?,
             parent: format!("projects/{}", settings.project),
             tables: format!("projects/{}/datasets/{}/tables/", staging.project, staging.dataset),
         })
@@ -116,3 +117,6 @@ fn fault(error: Error) -> RowsError {
         None => RowsError::Unknown("the Storage Read API did not answer".into()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,8 @@ use tasuki_relay::names;
 use tasuki_relay::ports::Order;
 use tasuki_relay::source::{Selection, Source};
 
+/// How every name begins that a snapshot adds to the source's: none of its columns may.
+pub const PREFIX: &str = "tasuki_";
 /// The column of a snapshot that says which part a row is in.
 pub const PART: &str = "tasuki_part";
 /// The column that says where in its part.
@@ -49,14 +51,14 @@ CLUSTER BY {POS}
 OPTIONS (expiration_timestamp = TIMESTAMP_ADD(CURRENT_TIMESTAMP(), INTERVAL {EXPIRES_AFTER_DAYS} DAY))
 AS
 SELECT *, ROW_NUMBER() OVER (
-  PARTITION BY {PART} ORDER BY t.`{key}`, FARM_FINGERPRINT(TO_JSON_STRING(t))
+  PARTITION BY {PART} ORDER BY tasuki_t.`{key}`, FARM_FINGERPRINT(TO_JSON_STRING(tasuki_t))
 ) - 1 AS {POS}
 FROM (
-  SELECT s.*, ABS(MOD(COALESCE(FARM_FINGERPRINT(CAST(s.`{key}` AS STRING)), 0), {parts})) AS {PART}
+  SELECT tasuki_s.*, ABS(MOD(COALESCE(FARM_FINGERPRINT(CAST(tasuki_s.`{key}` AS STRING)), 0), {parts})) AS {PART}
   FROM (
 {source}
-  ) AS s
-) AS t"
+  ) AS tasuki_s
+) AS tasuki_t"
     )
 }
 
@@ -97,7 +99,7 @@ mod tests {
             key: "id".into(),
         };
         let sql = snapshot(&"p.staging".parse().unwrap(), &order);
-        assert!(sql.contains("\nSELECT 1 AS id -- all\n  ) AS s"), "{sql}");
+        assert!(sql.contains("\nSELECT 1 AS id -- all\n  ) AS tasuki_s"), "{sql}");
         assert!(sql.contains(&format!("CREATE TABLE `p.staging.run_{}_snap_2`", order.run)), "{sql}");
         assert!(sql.contains("GENERATE_ARRAY(0, 7, 1)") && sql.contains("INTERVAL 45 DAY"), "{sql}");
     }

@@ -2,7 +2,7 @@
 //! the list of allowed tables and the account's rights are the wall (protocol.md 9).
 
 use super::settings::Settings;
-use super::sql::{PART, POS};
+use super::sql::PREFIX;
 use serde::Deserialize;
 use tasuki_relay::limits::COLUMNS_MAX;
 use tasuki_relay::pipeline::KeyType;
@@ -103,9 +103,12 @@ pub fn pass(settings: &Settings, select: &str, statistics: Statistics) -> Result
     if columns.len() > COLUMNS_MAX {
         return Err(format!("the source has {} columns; at most {COLUMNS_MAX} are allowed", columns.len()));
     }
-    let reserved = |column: &&SourceColumn| [PART, POS].iter().any(|name| column.name.eq_ignore_ascii_case(name));
+    let reserved = |column: &&SourceColumn| column.name.to_ascii_lowercase().starts_with(PREFIX);
     if let Some(column) = columns.iter().find(reserved) {
-        return Err(format!("the source has a column {:?}, which the snapshot needs: name it otherwise", column.name));
+        return Err(format!(
+            "the source has a column {:?}; {PREFIX} begins the snapshot's own: name it otherwise",
+            column.name
+        ));
     }
     Ok(Checked { columns, bytes })
 }

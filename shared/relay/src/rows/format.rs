@@ -45,6 +45,7 @@ impl Format {
                     "ndjson" => "rename it to .jsonl",
                     "json" => "write one JSON object per line and name it .jsonl",
                     "tsv" | "txt" | "xls" | "xlsx" | "ods" => "save it as CSV with commas and name it .csv",
+                    "toml" => "a *.run.toml names rows of BigQuery, which only a relay on Google Cloud reads",
                     _ => "write it in one of these formats",
                 };
                 return Err(format!("{file} is none of {ALLOWED}: {mend}"));
