@@ -35,14 +35,14 @@ fn relay(seeds: std::ops::Range<u64>) {
     for seed in seeds {
         let chance = Chance::seeded(seed);
         let calm = Arc::new(Faults::default());
-        sim::run(draw::setup(seed), &calm).unwrap();
+        sim::run(draw::setup(seed), &calm).expect("a calm world holds");
         let faults = calm.and_one_more(&chance).unwrap_or_default();
-        sim::run(draw::setup(seed), &Arc::new(faults)).unwrap();
+        sim::run(draw::setup(seed), &Arc::new(faults)).expect("a world with a fault holds");
     }
 }
 
 fn text_of(lines: &Lines) -> String {
-    let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    let text = String::from_utf8(lines.0.lock().expect("nobody panics with it").clone()).expect("logs are text");
     assert!(!text.contains(CANARY), "{}", text.lines().find(|line| line.contains(CANARY)).unwrap_or_default());
     text
 }
