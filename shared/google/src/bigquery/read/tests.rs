@@ -81,7 +81,7 @@ impl stub::Read for Server {
 fn reading(rows: u64, breaks_with: Option<Code>) -> (Arc<Server>, Reading) {
     let server = Server { rows, breaks_with, readings: Mutex::default(), restrictions: Mutex::default() };
     let server = Arc::new(server);
-    let client = Read::from_stub(server.clone());
+    let client = Read::from_stub::<Server>(server.clone());
     (server, Reading { client, parent: "projects/p".into(), tables: "projects/p/datasets/d/tables/".into() })
 }
 
