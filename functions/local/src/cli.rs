@@ -46,8 +46,9 @@ Examples:
   tasuki run products.jsonl --pipeline themes.toml
   tasuki run places.csv.gz --pipeline themes.toml --json | jq .loaded
 
-The same bytes and the same pipeline are the same run: if it is unfinished it goes on where it stopped, if it is finished it
-is shown and nothing is paid (--again makes a new one). With an edited pipeline it is a new run.")]
+The same bytes, the same pipeline and the same model (Gemini with a key, the stand-in without) are the same run: if it is
+unfinished it goes on where it stopped, if it is finished it is shown and nothing is paid (--again makes a new one). With an
+edited pipeline it is a new run.")]
     Run(Run),
     /// Watches inbox folders, and runs what is dropped there
     #[command(after_help = "\

@@ -6,7 +6,7 @@ use crate::home::{Holder, Home, Lock};
 use crate::model::{Answerer, Chosen};
 use crate::progress::{DRAW_EVERY, Progress, Shown};
 use crate::relay::{News, Plan, Relay};
-use crate::show::number;
+use crate::show::{number, rows};
 use crate::signals::Stop;
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeSet;
@@ -87,8 +87,8 @@ impl Job<'_> {
     }
 
     async fn drive(self, lock: Lock, stop: Stop) -> Result<Exit> {
-        self.home.store(&lock)?.prepare(self.pipeline).await?;
         self.check_target()?;
+        self.home.store(&lock)?.prepare(self.pipeline).await?;
         store_pipeline(&self.home, &self.pipeline.name, self.pipeline_text).await?;
         let found = self.begin().await?;
         if found.is_ended() {
@@ -133,6 +133,7 @@ impl Job<'_> {
             self.summary(&found).already().await?;
             return Ok(self.end(&found));
         }
+        self.home.begun_by(&found.run, self.chosen.answerer)?;
         eprintln!("`tasuki serve` works in {dir}: it gets the file as run {}, and is followed here", found.run);
         let started = self.home.clock.instant();
         let end = follow(&self.home, &found.run, stop).await?;
@@ -173,8 +174,8 @@ impl Job<'_> {
         let found = runs::one(&self.home, &before.run).await?;
         if let End::NotDone(why) = end {
             eprintln!("{why}");
-            let rows = number(found.counts().rows());
-            eprintln!("{rows} rows are loaded or failed by now; nothing is lost. Go on with:\n  {}", self.resume);
+            let rows = rows(found.counts().rows(), "");
+            eprintln!("{rows} loaded or failed by now; what came is kept. Go on with:\n  {}", self.resume);
             if self.json {
                 self.summary(&found).json().await?;
             }

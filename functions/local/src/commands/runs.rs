@@ -4,6 +4,7 @@ use super::line;
 use super::run::suffix_of;
 use super::watch;
 use crate::home::Home;
+use crate::model::Answerer;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -200,8 +201,11 @@ pub(crate) async fn is_split(home: &Home, run: &RunId) -> Result<bool> {
     Ok(claim.is_some_and(|claim| claim["state"] == "ended"))
 }
 
-/// Whether the run's answers are the stand-in's. Its calls cost no token, so most runs need no look at their rows.
+/// Whether the run's answers are the stand-in's. Where that was not noted its rows tell; its calls cost no token.
 pub(crate) async fn is_stand_in(home: &Home, run: &Run) -> Result<bool> {
+    if let Some(answerer) = home.answerer_of(&run.run) {
+        return Ok(answerer == Answerer::StandIn);
+    }
     let counts = run.counts();
     if counts.loaded == 0 || counts.usage.prompt > 0 {
         return Ok(false);

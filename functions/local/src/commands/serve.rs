@@ -16,7 +16,7 @@ use std::fs::{self, File};
 use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
-use tasuki_relay::names::{self, Bucket, Dropped};
+use tasuki_relay::names::{self, Bucket, Dropped, RunId};
 use tasuki_relay::pipeline::Pipeline;
 use tasuki_relay::ports::{Ended, Meta, Objects};
 use tasuki_relay::stand_in::StandIn;
@@ -47,7 +47,7 @@ pub(crate) async fn serve(dir: &Path, args: cli::Serve) -> Result<Exit> {
         Err(holder) => bail!("{} is in use by {holder}: wait until it is done, or stop it", dir.display()),
     };
     let mut stop = Stop::listen().context("signals cannot be listened for")?;
-    take_over(&home, chosen.answerer).await?;
+    let open = to_take_over(&home, chosen.answerer).await?;
     let mut server = Server {
         home: home.clone(),
         dir: args.pipelines,
@@ -63,6 +63,9 @@ pub(crate) async fn serve(dir: &Path, args: cli::Serve) -> Result<Exit> {
         bail!("nothing was started:\n{}", problems.join("\n"));
     }
     server.store(pipelines).await?;
+    for run in open {
+        home.begun_by(&run, chosen.answerer)?;
+    }
     let plan = Plan { only: None, max_in_flight: MAX_IN_FLIGHT as usize, rows_per_shard: None };
     let mut relay = Relay::start(&home, lock, chosen.model, plan)?;
     if chosen.answerer == Answerer::StandIn {
@@ -91,18 +94,21 @@ pub(crate) async fn serve(dir: &Path, args: cli::Serve) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// Takes over the open runs of the folder, unless some were begun with the other answerer: those would get mixed answers.
-async fn take_over(home: &Home, answerer: Answerer) -> Result<()> {
-    let mut others = Vec::new();
-    for run in runs::all(home).await?.iter().filter(|run| !run.is_ended()) {
-        // What nobody has opened yet is taken over when it is whole.
-        let opened = run.source_time.is_some() || home.answerer_of(&run.run).is_some();
-        if opened && home.begun_by(&run.run, answerer)? != answerer {
-            others.push(format!("  {}  {}: {}", run.short(), run.file, line(&home.dir, &["cancel", run.short()])));
+/// The begun runs of the folder. An error where some were begun with the other answerer: those would get mixed answers.
+async fn to_take_over(home: &Home, answerer: Answerer) -> Result<Vec<RunId>> {
+    let (mut open, mut others) = (Vec::new(), Vec::new());
+    for run in runs::all(home).await?.into_iter().filter(|run| !run.is_ended()) {
+        match home.answerer_of(&run.run) {
+            Some(other) if other != answerer => {
+                others.push(format!("  {}  {}: {}", run.short(), run.file, line(&home.dir, &["cancel", run.short()])));
+            }
+            // What nobody has planned yet is taken over when it is whole.
+            _ if run.source_time.is_some() => open.push(run.run),
+            _ => (),
         }
     }
     if others.is_empty() {
-        return Ok(());
+        return Ok(open);
     }
     let (other, model) = match answerer {
         Answerer::Gemini => (Answerer::StandIn, "the stand-in model"),
@@ -191,8 +197,11 @@ impl Server {
                 continue;
             }
             let Ok(pipeline) = Pipeline::parse(text) else { continue };
-            let prepared = self.tables.prepare(&pipeline).await.map_err(anyhow::Error::from);
-            if let Err(error) = prepared.and_then(|()| drive::check_target(&self.home, &pipeline, self.answerer)) {
+            let fits = match drive::check_target(&self.home, &pipeline, self.answerer) {
+                Ok(()) => self.tables.prepare(&pipeline).await.map_err(anyhow::Error::from),
+                misfit => misfit,
+            };
+            if let Err(error) = fits {
                 problems.push((name.clone(), format!("{}: {error:#}", file.display())));
             }
         }

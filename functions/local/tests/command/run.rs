@@ -44,6 +44,9 @@ async fn with_a_key_the_same_command_asks_gemini_and_without_it_no_paid_answer_i
     let paid = desk.run().await;
     assert!(paid.code == Some(0) && !paid.out.contains("stand-in"), "{paid:?}");
     assert_eq!((server.tally().calls(), count_ended(&desk, "COMPLETE").await), (5, 2));
+    let status: Value = serde_json::from_str(&desk.tasuki(&["status", "--json"]).await.out).unwrap();
+    let replaced = desk.tasuki(&["status", status["runs"][1]["run"].as_str().unwrap()]).await;
+    assert!(replaced.out.contains("5 of the stand-in model, free"), "also when nothing of it is left: {replaced:?}");
 
     let desk = Desk { model: None, ..desk };
     desk.write("more.jsonl", lines(0..7));
