@@ -83,7 +83,7 @@ async fn fault_of(act: Act) -> Fault {
 
 fn says_nothing_secret(fault: &Fault) {
     let text = format!("{fault} {fault:?}");
-    assert!(![KEY, PROMPT, "127.0.0.1", "generateContent"].iter().any(|secret| text.contains(secret)), "{text}");
+    assert!(![KEY, PROMPT, "/v1beta", "generateContent"].iter().any(|secret| text.contains(secret)), "{text}");
 }
 
 #[tokio::test]
@@ -222,11 +222,14 @@ async fn a_call_that_never_found_a_connection_is_not_paid() {
         let gemini = Gemini::new(config).unwrap();
         let asks: Vec<Ask> = (0..300).map(|_| ask(PROMPT)).collect();
         let all = tokio::time::timeout(Duration::from_secs(20), join_all(asks.iter().map(|ask| gemini.ask(ask))));
+        let (refused, mut told) = (format!("{scheme}://{address}: connection refused"), 0);
         for result in all.await.expect("calls wait for one failed attempt together") {
             let fault = result.unwrap_err();
-            assert!(matches!(fault, Fault::Unavailable(_)), "{scheme}: {fault:?}");
+            let Fault::Unavailable(why) = &fault else { panic!("{scheme}: {fault:?}") };
+            told += u32::from(why.starts_with(&refused));
             says_nothing_secret(&fault);
         }
+        assert!(address != closed || told > 0, "{scheme}: nobody learns why");
     }
 }
 

@@ -17,6 +17,7 @@ use tasuki_relay::write::{Written, create_once};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval_at, sleep};
+use tokio_util::sync::CancellationToken;
 
 /// How long a shard that is left with withheld rows waits for a success elsewhere in its run.
 const WITHHELD_PATIENCE: Duration = Duration::from_secs(5);
@@ -77,7 +78,7 @@ impl Epoch {
         started.spawn(start_rows(self.generator.clone(), self.job.clone(), todo, tell));
         let stop = self.generator.jobs.stop().clone();
         let job = self.job.clone();
-        let over = grace(&job, self.generator.settings.stop_grace);
+        let over = grace(&job, &stop, self.generator.settings.stop_grace);
         tokio::pin!(over);
         loop {
             tokio::select! {
@@ -204,7 +205,7 @@ impl Epoch {
     async fn probe(&mut self) {
         let Some(row) = self.answered_before.take().or_else(|| self.job.run.answered()) else { return };
         let Ok(ask) = self.job.run.prompter.ask(row.row.clone()) else { return };
-        if !matches!(self.job.halted(), None | Some(Halt::Spent)) {
+        if !matches!(self.job.halted(), None | Some(Halt::Spent)) || self.generator.jobs.stop().is_cancelled() {
             return;
         }
         // A job of its own: the shard's may be halted, because its budget of retries is spent.
@@ -259,11 +260,19 @@ fn unsettled<'a>(row: &Todo, why: GivenBack) -> CheckpointLine<&'a AnswerLine> {
     CheckpointLine::Unsettled { ordinal: row.ordinal, spent: row.spent, why }
 }
 
-/// Ends when a halted shard's calls had their time.
-async fn grace(job: &Job, stop: Duration) {
+/// Ends when a halted shard's calls had their time: the process may stop while they have it, and waits no longer than it says.
+async fn grace(job: &Job, stopping: &CancellationToken, stop: Duration) {
     job.until_halted().await;
     let grace = job.halted().map_or(Duration::ZERO, |halt| halt.grace(stop));
-    sleep(grace).await;
+    let stopped = async {
+        stopping.cancelled().await;
+        sleep(stop).await;
+    };
+    tokio::select! {
+        biased;
+        () = sleep(grace) => (),
+        () = stopped => (),
+    }
 }
 
 /// Starts rows in their order as calls become free, and waits for them. One shard of a run starts rows at a time.

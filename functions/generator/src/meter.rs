@@ -1,6 +1,7 @@
 //! What the generator is doing, for a progress bar: counters that only tell, and decide nothing.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
 use tasuki_relay::record::{Outcome, Spent};
 
 /// Counters of a process.
@@ -22,9 +23,20 @@ pub struct Meter {
     pub tokens_in: AtomicU64,
     /// Output tokens, thoughts included.
     pub tokens_out: AtomicU64,
+    /// Why the model was last unavailable.
+    trouble: Mutex<Option<String>>,
 }
 
 impl Meter {
+    /// Why the model could last not be reached, or failed; no text of a row.
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn unavailable(&self, why: &str) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(why.to_owned());
+    }
+
     pub(crate) fn sent(&self) {
         self.calls.fetch_add(1, Relaxed);
         self.in_flight.fetch_add(1, Relaxed);

@@ -187,7 +187,11 @@ impl Generator {
         self.meter.sent();
         let _returned = Returned(&self.meter);
         let limit = || Fault::Ambiguous("no reply within the limit".into());
-        timeout(CALL_LIMIT, self.model.ask(ask)).await.unwrap_or_else(|_| Err(limit()))
+        let said = timeout(CALL_LIMIT, self.model.ask(ask)).await.unwrap_or_else(|_| Err(limit()));
+        if let Err(Fault::Unavailable(why)) = &said {
+            self.meter.unavailable(why);
+        }
+        said
     }
 }
 

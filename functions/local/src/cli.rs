@@ -1,5 +1,6 @@
 //! The command line: what can be said, and help that teaches.
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -12,18 +13,26 @@ Two minutes:
 
 Without a key a stand-in model answers, free and at once, so that you see the whole way. Then:
   export GEMINI_API_KEY=…        (a key from https://aistudio.google.com/apikey)
-  tasuki run products.jsonl --pipeline themes.toml --again
+  tasuki run products.jsonl --pipeline themes.toml
 
-Stop with Ctrl-C whenever you like: the same command goes on where it stopped and pays for nothing twice.
+Stop with Ctrl-C whenever you like: the same command goes on where it stopped. A stop waits up to 30 s for calls in flight;
+those that take longer are asked, and perhaps paid for, again.
 
 Exit codes: 0 complete, 2 complete with failed rows, 1 not done.";
+
+const DIR: &str = ".tasuki";
+
+/// An empty variable counts as unset.
+fn dir() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(|dir| PathBuf::from(if dir.is_empty() { DIR.into() } else { dir }))
+}
 
 /// Asks Gemini about every row of a file, and puts the answers into a table: each row once, no call paid for twice.
 #[derive(Debug, Parser)]
 #[command(name = "tasuki", version, after_help = TASTE, max_term_width = 120)]
 pub(crate) struct Cli {
     /// The folder that holds the runs: files, answers, and the database tasuki.db
-    #[arg(long, global = true, default_value = ".tasuki", env = "TASUKI_DIR", value_name = "DIR")]
+    #[arg(long, global = true, default_value = DIR, env = "TASUKI_DIR", value_name = "DIR", value_parser = dir())]
     pub(crate) dir: PathBuf,
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -37,8 +46,9 @@ Examples:
   tasuki run products.jsonl --pipeline themes.toml
   tasuki run places.csv.gz --pipeline themes.toml --json | jq .loaded
 
-The same bytes and the same pipeline are the same run: if it is unfinished it goes on where it stopped, if it is finished it
-is shown and nothing is paid (--again makes a new one). With an edited pipeline it is a new run.")]
+The same bytes, the same pipeline and the same model (Gemini with a key, the stand-in without) are the same run: if it is
+unfinished it goes on where it stopped, if it is finished it is shown and nothing is paid (--again makes a new one). With an
+edited pipeline it is a new run.")]
     Run(Run),
     /// Watches inbox folders, and runs what is dropped there
     #[command(after_help = "\
@@ -54,7 +64,9 @@ An edited pipeline counts for the files that are dropped after it.")]
 Example:
   tasuki failures r5x && tasuki retry r5x
 
-Rows that failed before they could be asked (no key, twice the same key, no JSON) need a mended file: drop that.
+The same retry again is the same run: unfinished it goes on, finished it is shown and nothing is paid (--again asks anew).
+Rows that a newer run has answered are left out. Rows that failed before they could be asked (no key, twice the same key, no
+JSON) need a mended file: drop that.
 The pipeline is the one stored now: `tasuki run` and `tasuki serve` store it. Newer answers of other runs stay.")]
     Retry(Retry),
     /// Stops a run for good: its answers are kept, the other rows fail as cancelled
@@ -114,6 +126,9 @@ pub(crate) struct Retry {
     /// The run, or the start of its name
     #[arg(value_name = "RUN")]
     pub(crate) run: String,
+    /// Asks, and pays for, the same rows again where this retry is finished
+    #[arg(long)]
+    pub(crate) again: bool,
     /// Ends with one JSON object on stdout
     #[arg(long)]
     pub(crate) json: bool,

@@ -3,16 +3,18 @@
 //! ```text
 //! inbox/ shards/ answers/ state/    the buckets
 //! tasuki.db                         the store
-//! lock                              held (flock) by the one process that drives runs; its text names it
+//! lock                              held (flock) by the one process that drives runs; its text names it, and who answers
 //! commands/<run>                    for people: the command that resumes the run, and what they call its input
+//! answerers/<run>                   who answers the run: Gemini or the stand-in, as it was begun
 //! ```
 
 use crate::folder::FolderObjects;
+use crate::model::Answerer;
 use crate::store::{Reader, Store};
 use anyhow::{Context, Result, bail};
 use std::fmt;
 use std::fs::{self, File, TryLockError};
-use std::io::{Read, Seek, Write};
+use std::io::{ErrorKind, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,6 +47,8 @@ pub struct Holder {
     pub command: String,
     /// Its process.
     pub pid: String,
+    /// Who answers the rows that it asks about; `None` where it asks about none.
+    pub answerer: Option<Answerer>,
 }
 
 impl fmt::Display for Holder {
@@ -89,14 +93,15 @@ impl Home {
     }
 
     /// Takes the lock in the name of `command`, or tells who has it.
-    pub async fn lock(&self, command: &str) -> Result<Result<Lock, Holder>> {
+    pub async fn lock(&self, command: &str, answerer: Option<Answerer>) -> Result<Result<Lock, Holder>> {
         let path = self.dir.join("lock");
         let mut file = self.lock_file()?;
         for _ in 0..LOCK_TRIES {
             match file.try_lock() {
                 Ok(()) => {
                     file.set_len(0).and_then(|()| file.rewind()).with_context(|| path.display().to_string())?;
-                    writeln!(file, "{command} {}", std::process::id()).with_context(|| path.display().to_string())?;
+                    let (pid, answerer) = (std::process::id(), answerer.map_or("", Answerer::as_str));
+                    writeln!(file, "{command} {pid} {answerer}").with_context(|| path.display().to_string())?;
                     return Ok(Ok(Lock(file)));
                 }
                 Err(TryLockError::WouldBlock) => tokio::time::sleep(LOCK_PAUSE).await,
@@ -143,6 +148,24 @@ impl Home {
         self.noted(run, 1)
     }
 
+    /// Notes who answers a run that is begun now; returns who answered it from the beginning.
+    pub fn begun_by(&self, run: &RunId, answerer: Answerer) -> Result<Answerer> {
+        let folder = self.dir.join("answerers");
+        let path = folder.join(run.as_str());
+        let written = fs::create_dir_all(&folder).and_then(|()| File::create_new(&path));
+        match written.and_then(|mut file| writeln!(file, "{answerer}")) {
+            Ok(()) => Ok(answerer),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(self.answerer_of(run).unwrap_or(answerer)),
+            Err(error) => Err(error).with_context(|| path.display().to_string()),
+        }
+    }
+
+    /// Who answers the run, if it was begun.
+    pub fn answerer_of(&self, run: &RunId) -> Option<Answerer> {
+        let text = fs::read_to_string(self.dir.join("answerers").join(run.as_str())).ok()?;
+        Answerer::parse(text.trim())
+    }
+
     fn noted(&self, run: &RunId, line: usize) -> Option<String> {
         let text = fs::read_to_string(self.dir.join("commands").join(run.as_str())).ok()?;
         text.lines().nth(line).map(str::to_owned)
@@ -152,8 +175,10 @@ impl Home {
 fn told(file: &mut File) -> Holder {
     let mut text = String::new();
     let _ = file.rewind().and_then(|()| file.read_to_string(&mut text));
-    let (command, pid) = text.trim().split_once(' ').unwrap_or(("?", "?"));
-    Holder { command: command.to_owned(), pid: pid.to_owned() }
+    let mut words = text.split_whitespace();
+    let mut word = || words.next().unwrap_or("?").to_owned();
+    let (command, pid) = (word(), word());
+    Holder { command, pid, answerer: words.next().and_then(Answerer::parse) }
 }
 
 #[cfg(test)]
@@ -165,12 +190,24 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let home = Home::open(dir.path()).unwrap();
         assert_eq!(home.holder().unwrap(), None);
-        let lock = home.lock("serve").await.unwrap().unwrap();
-        let holder = Holder { command: "serve".into(), pid: std::process::id().to_string() };
-        assert_eq!(home.lock("run").await.unwrap().unwrap_err(), holder);
+        let lock = home.lock("serve", Some(Answerer::StandIn)).await.unwrap().unwrap();
+        let (pid, answerer) = (std::process::id().to_string(), Some(Answerer::StandIn));
+        let holder = Holder { command: "serve".into(), pid, answerer };
+        assert_eq!(home.lock("run", None).await.unwrap().unwrap_err(), holder);
         assert_eq!(home.holder().unwrap(), Some(holder));
         drop(lock);
         assert_eq!(home.holder().unwrap(), None);
-        assert!(home.lock("run").await.unwrap().is_ok());
+        assert!(home.lock("run", None).await.unwrap().is_ok());
+    }
+
+    #[test]
+    fn who_answers_a_run_is_who_began_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::open(dir.path()).unwrap();
+        let run = RunId::of("inbox", "p/a.csv", 1);
+        assert_eq!(home.answerer_of(&run), None);
+        for later in [Answerer::Gemini, Answerer::StandIn] {
+            assert_eq!(home.begun_by(&run, later).unwrap(), Answerer::Gemini);
+        }
     }
 }

@@ -5,7 +5,7 @@ mod commands;
 pub mod folder;
 pub mod home;
 mod logs;
-mod model;
+pub mod model;
 mod progress;
 pub mod relay;
 mod show;

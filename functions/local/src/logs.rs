@@ -13,7 +13,16 @@ const DEFAULT: &str = "warn,tasuki_generator::breaker=off,tasuki_loader=off";
 
 /// Starts logging.
 pub(crate) fn start() {
-    let filter = std::env::var("TASUKI_LOG").ok().and_then(|text| EnvFilter::try_new(text).ok());
+    let asked = std::env::var("TASUKI_LOG").ok().filter(|text| !text.trim().is_empty());
+    let filter = asked.and_then(|text| match EnvFilter::try_new(text) {
+        Ok(filter) => Some(filter),
+        Err(_) => {
+            eprintln!(
+                "TASUKI_LOG is no level (error, warn, info, debug, trace) and no list of directives: it is not used"
+            );
+            None
+        }
+    });
     let filter = filter.unwrap_or_else(|| EnvFilter::new(DEFAULT));
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| Around(Vec::new()));
     logs.with_ansi(false).without_time().init();

@@ -2,16 +2,55 @@
 
 use anyhow::{Result, bail};
 use async_trait::async_trait;
+use std::fmt;
 use std::sync::Arc;
 use tasuki_relay::gemini::{Gemini, GeminiConfig};
 use tasuki_relay::ports::{Ask, Fault, Model, Reply};
 use tasuki_relay::stand_in::StandIn;
 
-/// A model, and whether it is the stand-in.
+/// Who answers the rows of a run: part of what the run is, since one is paid and the other makes its answers up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answerer {
+    /// There is a key.
+    Gemini,
+    /// There is none.
+    StandIn,
+}
+
+impl Answerer {
+    /// As the folder's files have it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Answerer::Gemini => "gemini",
+            Answerer::StandIn => StandIn::MODEL,
+        }
+    }
+
+    /// The inverse of [`Answerer::as_str`].
+    pub fn parse(text: &str) -> Option<Answerer> {
+        [Answerer::Gemini, Answerer::StandIn].into_iter().find(|answerer| answerer.as_str() == text)
+    }
+
+    /// How a command gets this one.
+    pub(crate) fn mend(self) -> &'static str {
+        match self {
+            Answerer::Gemini => "set GEMINI_API_KEY",
+            Answerer::StandIn => "unset GEMINI_API_KEY and GOOGLE_API_KEY",
+        }
+    }
+}
+
+impl fmt::Display for Answerer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A model, and who that is.
 #[derive(Clone)]
 pub(crate) struct Chosen {
     pub(crate) model: Arc<dyn Model>,
-    pub(crate) stand_in: bool,
+    pub(crate) answerer: Answerer,
 }
 
 /// Reads the environment. An error names the variable and the mend; nothing was started then.
@@ -19,14 +58,14 @@ pub(crate) fn choose(max_in_flight: u32) -> Result<Chosen> {
     let set = |name: &str| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
     if set("GEMINI_API_KEY").or_else(|| set("GOOGLE_API_KEY")).is_some() {
         let gemini = Gemini::new(GeminiConfig::from_env(set, max_in_flight)?)?;
-        return Ok(Chosen { model: Arc::new(gemini), stand_in: false });
+        return Ok(Chosen { model: Arc::new(gemini), answerer: Answerer::Gemini });
     }
     if set("GOOGLE_GEMINI_BASE_URL").is_some() {
         bail!(
             "GOOGLE_GEMINI_BASE_URL is set, but no key: set GEMINI_API_KEY too, or unset both for the stand-in model"
         );
     }
-    Ok(Chosen { model: Arc::new(StandIn), stand_in: true })
+    Ok(Chosen { model: Arc::new(StandIn), answerer: Answerer::StandIn })
 }
 
 /// A model that is never asked: for sealing a cancelled run.

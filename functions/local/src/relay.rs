@@ -33,6 +33,11 @@ const SHARDS_MAX: usize = 4_096;
 const ROWS_PER_SHARD: usize = 100;
 /// How often a cancelled run is looked for.
 const CONTROL_EVERY: Duration = Duration::from_secs(1);
+/// How long calls in flight may bring their answers home when a person stops the relay: most do; a call may take 120 s, and
+/// what is cut is asked, and paid for, again.
+pub const STOP_GRACE: Duration = Duration::from_secs(30);
+/// How long saving what came may take after that.
+const STOP_SAVING: Duration = Duration::from_secs(10);
 /// What a relay reports.
 #[derive(Clone, Debug)]
 pub enum News {
@@ -86,6 +91,7 @@ impl Relay {
             shards_admitted,
             timing,
             control_every: CONTROL_EVERY,
+            stop_grace: STOP_GRACE,
             ..tasuki_generator::Settings::default()
         };
         let generator = Generator::new(objects.clone(), model, clock.clone(), chance, settings);
@@ -146,10 +152,25 @@ impl Relay {
         self.pending.iter().all(|pending| pending.load(Relaxed) == 0)
     }
 
+    /// What a person reads when the relay is to stop.
+    pub fn stopping(&self) -> String {
+        let calls = self.meter().in_flight.load(Relaxed);
+        let plural = if calls == 1 { "" } else { "s" };
+        match calls {
+            0 => "stopping".to_owned(),
+            _ => format!(
+                "stopping: waiting up to {} s for {calls} call{plural} in flight; Ctrl-C again ends at once",
+                STOP_GRACE.as_secs()
+            ),
+        }
+    }
+
     /// Starts nothing more, brings home what is paid for, gives the claims back, and then the lock.
     pub async fn stop(self) {
         self.stop.cancel();
-        tokio::join!(self.splitter.drain(), self.generator.drain(), self.loader.drain());
+        let drained = async { tokio::join!(self.splitter.drain(), self.generator.drain(), self.loader.drain()) };
+        // What is not saved by then is treated as after a crash.
+        drop(tokio::time::timeout(STOP_GRACE + STOP_SAVING, drained).await);
     }
 }
 

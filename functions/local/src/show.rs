@@ -27,6 +27,11 @@ pub(crate) fn number(number: u64) -> String {
     text
 }
 
+/// `1 row`, `1,000 failed rows`; `which` is empty or ends in a space.
+pub(crate) fn rows(count: u64, which: &str) -> String {
+    format!("{} {which}row{}", number(count), if count == 1 { "" } else { "s" })
+}
+
 /// `300 ms`, `1.2 s`, `3m 20s`.
 pub(crate) fn time(time: Duration) -> String {
     match time.as_secs() {
@@ -38,6 +43,15 @@ pub(crate) fn time(time: Duration) -> String {
 
 /// A table of one line a row: what is too wide for the terminal is cut, by the width that it has on the screen.
 pub(crate) fn table(head: Vec<String>, rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    lines(head, rows, Some(1))
+}
+
+/// A table in which nothing is cut: what is too wide goes on in the next line.
+pub(crate) fn whole_table(head: Vec<String>, rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    lines(head, rows, None)
+}
+
+fn lines(head: Vec<String>, rows: impl IntoIterator<Item = Vec<String>>, height: Option<usize>) -> String {
     let mut table = Table::new();
     table
         .load_style(UTF8_HORIZONTAL_ONLY.row_separator(LineStyle::none()))
@@ -50,7 +64,9 @@ pub(crate) fn table(head: Vec<String>, rows: impl IntoIterator<Item = Vec<String
         // A line break or a control character of an answer must not reach the terminal.
         let cells = row.into_iter().map(|cell| cell.replace(char::is_control, " "));
         let mut row = Row::from(cells.collect::<Vec<_>>());
-        row.max_height(1);
+        if let Some(height) = height {
+            row.max_height(height);
+        }
         table.add_row(row);
     }
     table.to_string()
@@ -120,6 +136,7 @@ mod tests {
 
     #[test]
     fn numbers_are_grouped() {
+        assert_eq!((rows(1, "failed "), rows(1_000, "")), ("1 failed row".into(), "1,000 rows".into()));
         assert_eq!([0, 999, 1_000, 1_234_567].map(number), ["0", "999", "1,000", "1,234,567"]);
     }
 
@@ -129,6 +146,8 @@ mod tests {
         let table = table(vec!["id".into(), "text".into()], [vec!["1".into(), text]]);
         assert_eq!(table.lines().count(), 5, "{table}");
         assert!(!table.contains('\x1b'));
+        let whole = whole_table(vec!["message".into()], [vec!["word ".repeat(100) + "and the mend"]]);
+        assert!(whole.lines().count() > 5 && whole.contains("mend"), "{whole}");
         // A wide character takes two cells: half as many fit.
         assert!(table.lines().all(|line| line.chars().filter(|letter| ('ぁ'..='龠').contains(letter)).count() <= 60));
     }

@@ -33,7 +33,7 @@ pub(crate) async fn cancel(dir: &Path, args: cli::Cancel) -> Result<Exit> {
     create_once(&*home.objects, Bucket::State, &names::cancel(&run.run), Bytes::new())
         .await
         .context("the cancel marker cannot be written")?;
-    match home.lock("cancel").await? {
+    match home.lock("cancel", None).await? {
         Ok(lock) => {
             let stop = Stop::listen().context("signals cannot be listened for")?;
             let plan = Plan { only: Some(run.run.clone()), max_in_flight: 1, rows_per_shard: Some(1) };

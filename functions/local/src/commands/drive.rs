@@ -2,11 +2,11 @@
 
 use super::runs::{self, Run};
 use super::{Exit, line, summary};
-use crate::home::{Home, Lock};
-use crate::model::Chosen;
+use crate::home::{Holder, Home, Lock};
+use crate::model::{Answerer, Chosen};
 use crate::progress::{DRAW_EVERY, Progress, Shown};
 use crate::relay::{News, Plan, Relay};
-use crate::show::number;
+use crate::show::{number, rows};
 use crate::signals::Stop;
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeSet;
@@ -56,24 +56,48 @@ impl Job<'_> {
     pub(crate) async fn perform(self) -> Result<Exit> {
         rlimit::increase_nofile_limit(u64::MAX).ok(); // fewer connections are then all there is
         let stop = Stop::listen().context("signals cannot be listened for")?;
-        match self.home.lock(self.command).await? {
+        self.tell_of_the_paid_one().await?;
+        match self.home.lock(self.command, Some(self.chosen.answerer)).await? {
             Ok(lock) => self.drive(lock, stop).await,
-            Err(holder) if holder.command == "serve" => self.hand_over(stop).await,
+            Err(holder) if holder.command == "serve" => self.hand_over(holder, stop).await,
             Err(holder) => {
                 bail!("{} is in use by {holder}: wait until it is done, or stop it", self.home.dir.display())
             }
         }
     }
 
+    /// Without the key a run that was begun with it stays as it is: whoever expected to resume it learns how.
+    async fn tell_of_the_paid_one(&self) -> Result<()> {
+        if self.chosen.answerer == Answerer::Gemini {
+            return Ok(());
+        }
+        for run in runs::all(&self.home).await?.iter().filter(|run| !run.is_ended()) {
+            if run.file == self.called
+                && self.home.answerer_of(&run.run) == Some(Answerer::Gemini)
+                && runs::plan(&self.home, &run.run).await?.is_none_or(|plan| plan.pipeline_text == self.pipeline_text)
+            {
+                let mend = Answerer::Gemini.mend();
+                eprintln!(
+                    "run {} of {} was begun with Gemini and is not finished: to go on with it {mend} and give this command again",
+                    run.run, self.called
+                );
+            }
+        }
+        Ok(())
+    }
+
     async fn drive(self, lock: Lock, stop: Stop) -> Result<Exit> {
+        self.check_target()?;
+        self.home.store(&lock)?.prepare(self.pipeline).await?;
         store_pipeline(&self.home, &self.pipeline.name, self.pipeline_text).await?;
         let found = self.begin().await?;
         if found.is_ended() {
             self.summary(&found).already().await?;
             return Ok(self.end(&found));
         }
+        self.home.begun_by(&found.run, self.chosen.answerer)?;
         eprintln!("run {}: {} with pipeline {}", found.run, self.called, self.pipeline.name);
-        if self.chosen.stand_in {
+        if self.chosen.answerer == Answerer::StandIn {
             eprintln!("{}", StandIn::NOTE);
         }
         let plan = Plan {
@@ -88,8 +112,16 @@ impl Job<'_> {
     }
 
     /// Another process serves the folder: it gets the file, and is followed.
-    async fn hand_over(self, stop: Stop) -> Result<Exit> {
+    async fn hand_over(self, holder: Holder, stop: Stop) -> Result<Exit> {
         let (dir, name) = (self.home.dir.display(), &self.pipeline.name);
+        if let Some(other) = holder.answerer.filter(|other| *other != self.chosen.answerer) {
+            bail!(
+                "{holder} works in {dir}, and there {}: {} here too, or start it again with the environment of this command",
+                if other == Answerer::Gemini { "Gemini answers" } else { "the stand-in model answers" },
+                other.mend()
+            );
+        }
+        self.check_target()?;
         let stored = self.home.objects.read(Bucket::State, &names::pipeline(name), None).await?;
         if stored.is_none_or(|stored| stored.body != self.pipeline_text.as_bytes()) {
             bail!(
@@ -101,6 +133,7 @@ impl Job<'_> {
             self.summary(&found).already().await?;
             return Ok(self.end(&found));
         }
+        self.home.begun_by(&found.run, self.chosen.answerer)?;
         eprintln!("`tasuki serve` works in {dir}: it gets the file as run {}, and is followed here", found.run);
         let started = self.home.clock.instant();
         let end = follow(&self.home, &found.run, stop).await?;
@@ -116,22 +149,24 @@ impl Job<'_> {
     async fn drop_file(&self, overwrite: bool) -> Result<Run> {
         let (pipeline, suffix) = (self.pipeline.name.clone(), self.suffix);
         let name_of = move |hash: &str| format!("{pipeline}/{}{suffix}", &hash[..NAME_DIGITS]);
-        let salt = self.pipeline_text.as_bytes();
+        // Who answers is part of what a run is. No TOML holds a NUL.
+        let salt = match self.chosen.answerer {
+            Answerer::Gemini => self.pipeline_text.to_owned(),
+            Answerer::StandIn => format!("{}\0{}", self.pipeline_text, Answerer::StandIn),
+        };
+        let salt = salt.as_bytes();
         let dropped = self.home.objects.create_from_file(Bucket::Inbox, self.source, salt, name_of, overwrite).await;
         let run = runs::run_of(&dropped.with_context(|| format!("{} cannot be copied", self.called))?);
         self.home.note(&run, &self.called, &self.resume);
         runs::one(&self.home, &run).await
     }
 
+    fn check_target(&self) -> Result<()> {
+        check_target(&self.home, self.pipeline, self.chosen.answerer)
+    }
+
     fn summary<'a>(&'a self, run: &'a Run) -> summary::Summary<'a> {
-        summary::Summary {
-            home: &self.home,
-            run,
-            called: &self.called,
-            pipeline: self.pipeline,
-            json: self.json,
-            chosen: &self.chosen,
-        }
+        summary::Summary { home: &self.home, run, called: &self.called, pipeline: self.pipeline, json: self.json }
     }
 
     /// Tells how it ended; `before` is the run as this command found it.
@@ -139,8 +174,8 @@ impl Job<'_> {
         let found = runs::one(&self.home, &before.run).await?;
         if let End::NotDone(why) = end {
             eprintln!("{why}");
-            let rows = number(found.counts().rows());
-            eprintln!("{rows} rows are loaded or failed by now; nothing is lost. Go on with:\n  {}", self.resume);
+            let rows = rows(found.counts().rows(), "");
+            eprintln!("{rows} loaded or failed by now; what came is kept. Go on with:\n  {}", self.resume);
             if self.json {
                 self.summary(&found).json().await?;
             }
@@ -157,19 +192,27 @@ impl Job<'_> {
             Some(RunState::Complete) => Exit::Done,
             Some(RunState::Failed) => {
                 let why = run.refused.as_deref().unwrap_or("no reason is known");
-                eprintln!("tasuki: {}", self.in_the_users_words(why, run));
+                let named = if why.contains(&run.file) { String::new() } else { format!("{}: ", run.file) };
+                eprintln!("tasuki: {named}{why}");
                 Exit::NotDone
             }
             Some(RunState::Running | RunState::Cancelled) | None => Exit::NotDone,
         }
     }
+}
 
-    /// Refusals name the dropped copy; the user knows the file by another name.
-    fn in_the_users_words(&self, why: &str, run: &Run) -> String {
-        let file = run.input.rsplit('/').next().unwrap_or(&run.input);
-        let why = why.replace(&run.input, &self.called).replace(file, &self.called);
-        if why.contains(&self.called) { why } else { format!("{}: {why}", self.called) }
+/// Made-up answers never replace real ones, and a table that cannot take the answers is told before any is paid for.
+pub(crate) fn check_target(home: &Home, pipeline: &Pipeline, answerer: Answerer) -> Result<()> {
+    let real = home.reader().answers_of_others(pipeline, StandIn::MODEL)?;
+    if answerer == Answerer::StandIn && real > 0 {
+        bail!(
+            "table {} of {} holds {} answers of real models, the stand-in would replace them: set GEMINI_API_KEY, or use another --dir or [target] table",
+            pipeline.table,
+            home.database().display(),
+            number(real)
+        );
     }
+    Ok(())
 }
 
 /// Writes the pipeline where the splitter reads it.
@@ -199,7 +242,7 @@ pub(crate) async fn to_its_end(home: &Home, mut relay: Relay, run: &RunId, mut s
                 _ => (),
             },
             () = stop.asked() => {
-                progress.say("stopping: calls in flight may still bring their answers home");
+                progress.say(&relay.stopping());
                 break End::NotDone("stopped".to_owned());
             }
             _ = ticks.tick() => {

@@ -9,6 +9,22 @@ use anyhow::Result;
 use std::io::{BufWriter, Write, stdout};
 use std::path::Path;
 
+/// Reasons of rows that no prompt can be made of: `retry` leaves them out.
+const NEVER_ASKED: [&str; 12] = [
+    "bad_json",
+    "bad_csv",
+    "bad_utf8",
+    "repeated_name",
+    "too_deep",
+    "too_long",
+    "too_many_columns",
+    "missing_key",
+    "null_key",
+    "bad_key",
+    "duplicate_key",
+    "missing_column",
+];
+
 pub(crate) async fn failures(dir: &Path, args: cli::Rows) -> Result<Exit> {
     let home = Home::existing(dir)?;
     let run = runs::pick(&home, args.run.as_deref()).await?;
@@ -22,11 +38,11 @@ pub(crate) async fn failures(dir: &Path, args: cli::Rows) -> Result<Exit> {
             let count = run.counts().failed;
             writeln!(
                 out,
-                "run {} of pipeline {}, {}: {} rows failed",
+                "run {} of pipeline {}, {}: {} failed",
                 run.run,
                 run.pipeline,
                 run.state,
-                show::number(count)
+                show::rows(count, "")
             )?;
             if let Some(refused) = &run.refused {
                 writeln!(out, "the run was refused: {refused}")?;
@@ -36,12 +52,18 @@ pub(crate) async fn failures(dir: &Path, args: cli::Rows) -> Result<Exit> {
                 let row = |row: &crate::store::FailureRow| {
                     vec![key(row), row.ordinal.to_string(), row.reason.clone(), row.message.clone()]
                 };
-                writeln!(out, "{}", show::table(head.into(), failed.iter().map(row)))?;
+                writeln!(out, "{}", show::whole_table(head.into(), failed.iter().map(row)))?;
                 if count > failed.len() as u64 {
                     writeln!(out, "the first {}: more with --limit", failed.len())?;
                 }
-                let again = line(&home.dir, &["retry", run.short()]);
-                writeln!(out, "ask again about those that can be asked: {again}")?;
+                let reasons = home.reader().failure_reasons(&run.run)?;
+                match reasons.iter().all(|(reason, _)| NEVER_ASKED.contains(&reason.as_str())) {
+                    true => writeln!(out, "none of them can be asked: mend them in the file, and drop that")?,
+                    false => {
+                        let again = line(&home.dir, &["retry", run.short()]);
+                        writeln!(out, "ask again about those that can be asked: {again}")?;
+                    }
+                }
             }
         }
         Format::Jsonl => {

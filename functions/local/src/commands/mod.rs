@@ -95,14 +95,17 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| closed(cause) || csv(cause))
 }
 
+/// A word of a command line as a person would type it.
+fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@,+".contains(c);
+    match !word.is_empty() && word.chars().all(is_plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
+    }
+}
+
 /// A command line of ours as a person would type it.
 fn line(dir: &Path, words: &[&str]) -> String {
-    let quoted = |word: &str| match word.is_empty()
-        || word.contains(|c: char| !c.is_ascii_alphanumeric() && !"-_./:=@,+".contains(c))
-    {
-        true => format!("'{}'", word.replace('\'', r"'\''")),
-        false => word.to_owned(),
-    };
     let mut line = String::from("tasuki");
     if dir != Path::new(".tasuki") {
         line += &format!(" --dir {}", quoted(&dir.to_string_lossy()));

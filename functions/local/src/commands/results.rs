@@ -69,11 +69,14 @@ fn table(home: &Home, run: &Run, pipeline: &Pipeline, limit: u64) -> Result<()> 
         rows.push(key.chain(values).chain([row.model.clone()]).collect::<Vec<_>>());
         ControlFlow::Continue(())
     })?;
-    let more = rows.len() as u64 > limit;
+    let (more, none) = (rows.len() as u64 > limit, rows.is_empty());
     rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
     let mut out = stdout().lock();
     writeln!(out, "run {} of pipeline {}, {}", run.run, run.pipeline, run.state)?;
     writeln!(out, "{}", show::table(head, rows))?;
+    if let Some(why) = replaced(run).filter(|_| none && limit > 0) {
+        writeln!(out, "{why}")?;
+    }
     if more {
         let all = line(&home.dir, &["results", run.short(), "--format", "csv"]);
         writeln!(out, "the first {limit}: more with --limit, all with {all}")?;
@@ -82,6 +85,12 @@ fn table(home: &Home, run: &Run, pipeline: &Pipeline, limit: u64) -> Result<()> 
         writeln!(out, "{}", StandIn::NOTE)?;
     }
     Ok(())
+}
+
+/// Why a run that brought answers has none left.
+fn replaced(run: &Run) -> Option<String> {
+    let brought = run.counts().loaded + run.counts().unchanged;
+    (brought > 0).then(|| format!("newer runs have replaced its {}", show::rows(brought, "")))
 }
 
 /// The key column and the answer columns.
@@ -98,8 +107,9 @@ fn stream(home: &Home, run: &Run, pipeline: &Pipeline, format: Format, limit: u6
     if let Some(csv) = &mut csv {
         csv.write_record(head(pipeline).chain(["run".to_owned(), "model".to_owned()]))?;
     }
-    let (mut written, mut stand_in) = (Ok(()), false);
+    let (mut written, mut stand_in, mut none) = (Ok(()), false, limit > 0);
     home.reader().results(pipeline, Some(&run.run), limit, |row| {
+        none = false;
         if row.model == StandIn::MODEL && !std::mem::replace(&mut stand_in, true) {
             eprintln!("{}", StandIn::NOTE);
         }
@@ -111,6 +121,9 @@ fn stream(home: &Home, run: &Run, pipeline: &Pipeline, format: Format, limit: u6
         if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     })?;
     written?;
+    if let Some(why) = replaced(run).filter(|_| none) {
+        eprintln!("{why}");
+    }
     out.as_mut().map_or(Ok(()), Write::flush)?;
     Ok(csv.as_mut().map_or(Ok(()), csv::Writer::flush)?)
 }

@@ -5,7 +5,7 @@ use super::runs::{self, Run};
 use super::{Exit, line};
 use crate::cli;
 use crate::home::Home;
-use crate::model;
+use crate::model::{self, Answerer, Chosen};
 use crate::show;
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value, json};
@@ -30,15 +30,32 @@ pub(crate) async fn retry(dir: &Path, args: cli::Retry) -> Result<Exit> {
     let text = String::from_utf8(stored.body.into()).context("the stored pipeline is not UTF-8")?;
     let pipeline = Pipeline::parse(&text)
         .map_err(|problems| anyhow::anyhow!(problems.in_file(&names::pipeline(&run.pipeline))))?;
+    let chosen = model::choose(pipeline.run.max_in_flight)?;
+    let open = match args.again {
+        true => None,
+        false => unfinished(&home, &run, &text, chosen.answerer).await?,
+    };
+    if let Some(open) = open {
+        let source = home.dir.join("inbox").join(&open.input);
+        return job(dir, home, &run, (&pipeline, &text), chosen, &source, open.file, &args).perform().await;
+    }
+    let answered = match &run.row {
+        Some(row) => home.reader().answered_since(&pipeline, row, chosen.answerer)?,
+        None => BTreeSet::new(),
+    };
     let file = Temporary(home.dir.join("tmp").join(format!("retry-{}.jsonl", std::process::id())));
-    let rows = write_rows(&home, &run, &file.0).await?;
+    let rows = write_rows(&home, &run, &answered, &file.0).await?;
     if rows == 0 {
         if args.json {
             show::json_line(&mut stdout().lock(), &run.json(&home).await?)?;
         } else {
             let counts = run.counts();
-            let why = if counts.failed == 0 {
+            let why = if let Some(refused) = &run.refused {
+                &format!("it was refused: {refused}")
+            } else if counts.failed == 0 {
                 "no row failed"
+            } else if !answered.is_empty() {
+                "all failed rows that can be asked are answered by now"
             } else {
                 "all failed rows are ones that cannot be asked: mend them in the file"
             };
@@ -46,28 +63,56 @@ pub(crate) async fn retry(dir: &Path, args: cli::Retry) -> Result<Exit> {
         }
         return Ok(Exit::Done);
     }
-    let called = format!("{} failed rows of run {}", show::number(rows), run.short());
-    let job = Job {
-        chosen: model::choose(pipeline.run.max_in_flight)?,
+    let called = format!("{} of run {}", show::rows(rows, "failed "), run.short());
+    job(dir, home, &run, (&pipeline, &text), chosen, &file.0, called, &args).perform().await
+}
+
+#[expect(clippy::too_many_arguments, reason = "two callers, a screen apart")]
+fn job<'a>(
+    dir: &Path,
+    home: Home,
+    run: &Run,
+    (pipeline, pipeline_text): (&'a Pipeline, &'a str),
+    chosen: Chosen,
+    source: &'a Path,
+    called: String,
+    args: &cli::Retry,
+) -> Job<'a> {
+    Job {
+        chosen,
         resume: line(dir, &["retry", run.run.as_str()]),
         home,
         command: "retry",
-        pipeline: &pipeline,
-        pipeline_text: &text,
-        source: &file.0,
+        pipeline,
+        pipeline_text,
+        source,
         suffix: ".retry.jsonl",
         called,
-        again: true,
+        again: args.again,
         json: args.json,
-    };
-    job.perform().await
+    }
 }
 
-/// Writes the failed rows of the run that can be asked about, with their origin. Returns how many.
-async fn write_rows(home: &Home, run: &Run, file: &Path) -> Result<u64> {
+/// A retry of the run that is not at its end: the same command goes on with it. Its rows are those that had failed then.
+async fn unfinished(home: &Home, parent: &Run, text: &str, answerer: Answerer) -> Result<Option<Run>> {
+    for run in runs::all(home).await?.into_iter().filter(|run| !run.is_ended()) {
+        if home.answerer_of(&run.run) == Some(answerer)
+            && let Some(plan) = runs::plan(home, &run.run).await?
+            && plan.parent.is_some_and(|plan| plan.parent == parent.run)
+            && plan.pipeline_text == text
+        {
+            return Ok(Some(run));
+        }
+    }
+    Ok(None)
+}
+
+/// Writes the failed rows of the run that can be asked about and are not answered yet, with their origin. Returns how many.
+async fn write_rows(home: &Home, run: &Run, answered: &BTreeSet<u64>, file: &Path) -> Result<u64> {
     let mut shards: BTreeMap<u64, BTreeSet<u64>> = BTreeMap::new();
     let Some(plan) = runs::plan(home, &run.run).await? else { return Ok(0) };
-    for failed in home.reader().failures(&run.run, u64::MAX)? {
+    let failed = home.reader().failures(&run.run, u64::MAX)?;
+    for failed in failed.into_iter().filter(|failed| !answered.contains(&failed.ordinal)) {
         shards.entry(failed.ordinal / u64::from(plan.rows_per_shard)).or_default().insert(failed.ordinal);
     }
     let named = || file.display().to_string();

@@ -16,7 +16,7 @@ const SUFFIXES: [&str; 5] = [".retry.jsonl", ".jsonl.gz", ".csv.gz", ".jsonl", "
 
 pub(crate) async fn run(dir: &Path, args: cli::Run) -> Result<Exit> {
     let (input, file) = (&args.input, args.pipeline.display().to_string());
-    let suffix = suffix_of(input);
+    let suffix = readable(input);
     let text = read_pipeline(&args.pipeline);
     let pipeline = text.as_ref().ok().map(|text| Pipeline::parse(text).map_err(|problems| problems.in_file(&file)));
     // All that is wrong at once, so that one look mends it.
@@ -44,7 +44,7 @@ pub(crate) async fn run(dir: &Path, args: cli::Run) -> Result<Exit> {
 }
 
 /// The suffix of a file that can be read and is there.
-fn suffix_of(input: &Path) -> Result<&'static str, String> {
+fn readable(input: &Path) -> Result<&'static str, String> {
     match input.metadata() {
         Err(error) => return Err(format!("{}: {error}", input.display())),
         Ok(found) if !found.is_file() => return Err(format!("{}: not a file: name a file with rows", input.display())),
@@ -54,9 +54,13 @@ fn suffix_of(input: &Path) -> Result<&'static str, String> {
     if let Some(problem) = suffix_problem(&name) {
         return Err(problem);
     }
+    suffix_of(&name).ok_or_else(|| format!("{name}: its name ends in none of {}", SUFFIXES.join(", ")))
+}
+
+/// The suffix of a file that can be read, in small letters.
+pub(crate) fn suffix_of(name: &str) -> Option<&'static str> {
     let lower = name.to_ascii_lowercase();
-    let suffix = SUFFIXES.into_iter().find(|suffix| lower.ends_with(suffix));
-    suffix.ok_or_else(|| format!("{name}: its name ends in none of {}", SUFFIXES.join(", ")))
+    SUFFIXES.into_iter().find(|suffix| lower.ends_with(suffix))
 }
 
 /// The text of a pipeline file.

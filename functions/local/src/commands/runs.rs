@@ -1,7 +1,10 @@
 //! All runs of a folder: the store's, folded with plans, open runs and dropped files, so that none is missing.
 
+use super::line;
+use super::run::suffix_of;
 use super::watch;
 use crate::home::Home;
+use crate::model::Answerer;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -24,6 +27,8 @@ pub(crate) struct Run {
     pub(crate) state: &'static str,
     pub(crate) pipeline: String,
     pub(crate) input: String,
+    /// What the user calls the input, where that is known: its dropped copy has another name.
+    pub(crate) file: String,
     pub(crate) run_time: Millis,
     pub(crate) source_time: Option<Millis>,
     /// What the store knows.
@@ -48,13 +53,22 @@ impl Run {
         self.row.as_ref().is_some_and(|row| row.state != RunState::Running)
     }
 
+    /// A refusal names the dropped copy, or what that should be called; the user knows the file by another name.
+    pub(crate) fn in_the_users_words(mut self, home: &Home) -> Run {
+        if let Some(called) = home.input_of(&self.run) {
+            self.refused = self.refused.map(|why| in_words(&why, &self.input, &called));
+            self.file = called;
+        }
+        self
+    }
+
     pub(crate) async fn json(&self, home: &Home) -> Result<Value> {
         let counts = self.counts();
         let times = self.row.as_ref().map(|row| (row.opened_at, row.ended_at));
         let reasons: BTreeMap<_, _> = home.reader().failure_reasons(&self.run)?.into_iter().collect();
         let stand_in = is_stand_in(home, self).await?;
         Ok(json!({
-            "run": self.run, "state": self.state, "pipeline": self.pipeline, "input": self.input,
+            "run": self.run, "state": self.state, "pipeline": self.pipeline, "file": self.file, "input": self.input,
             "rows": counts.rows(), "expected_rows": self.expected(), "loaded": counts.loaded, "failed": counts.failed,
             "cancelled": counts.cancelled, "unchanged": counts.unchanged, "superseded": counts.superseded,
             "paid_calls": counts.paid_calls, "ambiguous_calls": counts.ambiguous_calls,
@@ -68,6 +82,14 @@ impl Run {
     }
 }
 
+/// `text` with `called` for the dropped `input`, also where it says how to rename that.
+fn in_words(text: &str, input: &str, called: &str) -> String {
+    let copy = input.rsplit('/').next().unwrap_or(input);
+    let stem = |name: &str| suffix_of(name).map_or(name.len(), |suffix| name.len() - suffix.len());
+    let (copy_stem, called_stem) = (&copy[..stem(copy)], &called[..stem(called)]);
+    text.replace(input, called).replace(copy, called).replace(copy_stem, called_stem)
+}
+
 impl From<RunRow> for Run {
     fn from(row: RunRow) -> Run {
         Run {
@@ -75,6 +97,7 @@ impl From<RunRow> for Run {
             state: row.state.as_str(),
             pipeline: row.pipeline.clone(),
             input: row.input.clone(),
+            file: row.input.clone(),
             run_time: row.run_time,
             source_time: Some(row.source_time),
             refused: row.refused.clone(),
@@ -101,14 +124,15 @@ pub(crate) async fn all(home: &Home) -> Result<Vec<Run>> {
         let run = run_of(&meta);
         if watch::is_data(&dropped.file) && !runs.contains_key(&run) {
             let (pipeline, input) = (dropped.pipeline, meta.name);
-            let (run_time, source_time, row, refused) = (meta.created, None, None, None);
+            let (file, run_time) = (input.clone(), meta.created);
+            let (source_time, row, refused) = (None, None, None);
             runs.insert(
                 run.clone(),
-                Run { run, state: "PLANNED", pipeline, input, run_time, source_time, row, refused },
+                Run { run, state: "PLANNED", pipeline, input, file, run_time, source_time, row, refused },
             );
         }
     }
-    let mut runs: Vec<Run> = runs.into_values().collect();
+    let mut runs: Vec<Run> = runs.into_values().map(|run| run.in_the_users_words(home)).collect();
     runs.sort_by(|a, b| (b.run_time, &b.run).cmp(&(a.run_time, &a.run)));
     Ok(runs)
 }
@@ -118,6 +142,7 @@ fn planned(plan: Plan, state: &'static str) -> Run {
         run: plan.run,
         state,
         pipeline: plan.pipeline,
+        file: plan.input.name.clone(),
         input: plan.input.name,
         run_time: plan.run_time,
         source_time: Some(plan.source_time),
@@ -138,7 +163,7 @@ pub(crate) async fn pick(home: &Home, name: Option<&str>) -> Result<Run> {
     let mut found = runs.into_iter().filter(|run| run.run.as_str().starts_with(name));
     match (found.next(), found.next()) {
         (Some(run), None) => Ok(run),
-        (None, _) => bail!("{} holds no run {name}: `tasuki status` shows all", home.dir.display()),
+        (None, _) => bail!("{} holds no run {name}: `{}` shows all", home.dir.display(), line(&home.dir, &["status"])),
         (Some(first), Some(second)) => {
             bail!("several runs begin with {name}: {}, {}, … write more of the name", first.run, second.run)
         }
@@ -148,7 +173,7 @@ pub(crate) async fn pick(home: &Home, name: Option<&str>) -> Result<Run> {
 /// One run as it stands.
 pub(crate) async fn one(home: &Home, run: &RunId) -> Result<Run> {
     match home.reader().run(run)? {
-        Some(row) => Ok(row.into()),
+        Some(row) => Ok(Run::from(row).in_the_users_words(home)),
         None => pick(home, Some(run.as_str())).await,
     }
 }
@@ -176,8 +201,11 @@ pub(crate) async fn is_split(home: &Home, run: &RunId) -> Result<bool> {
     Ok(claim.is_some_and(|claim| claim["state"] == "ended"))
 }
 
-/// Whether the run's answers are the stand-in's. Its calls cost no token, so most runs need no look at their rows.
+/// Whether the run's answers are the stand-in's. Where that was not noted its rows tell; its calls cost no token.
 pub(crate) async fn is_stand_in(home: &Home, run: &Run) -> Result<bool> {
+    if let Some(answerer) = home.answerer_of(&run.run) {
+        return Ok(answerer == Answerer::StandIn);
+    }
     let counts = run.counts();
     if counts.loaded == 0 || counts.usage.prompt > 0 {
         return Ok(false);

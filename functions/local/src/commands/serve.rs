@@ -1,29 +1,33 @@
 //! `tasuki serve`
 
-use super::watch::Watch;
+use super::runs::Run;
+use super::watch::{self, Watch};
 use super::{Exit, drive, line, runs};
 use crate::cli;
 use crate::home::Home;
-use crate::model;
+use crate::model::{self, Answerer};
 use crate::relay::{News, Plan, Relay};
 use crate::show::number;
 use crate::signals::Stop;
+use crate::store::Store;
 use anyhow::{Context, Result, bail};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
-use tasuki_relay::names::{self, Bucket, Dropped};
+use tasuki_relay::names::{self, Bucket, Dropped, RunId};
 use tasuki_relay::pipeline::Pipeline;
 use tasuki_relay::ports::{Ended, Meta, Objects};
 use tasuki_relay::stand_in::StandIn;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 /// Calls in flight over all pipelines.
 const MAX_IN_FLIGHT: u32 = 5_000;
 /// How often inbox and pipelines are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// What stops the model is said so often at most.
+const SAID_EVERY: Duration = Duration::from_secs(60);
 /// A file that was moved here keeps its old time. It counts as dropped now: its time says which answers are newer.
 const OLD: Duration = Duration::from_secs(60);
 
@@ -38,26 +42,34 @@ pub(crate) async fn serve(dir: &Path, args: cli::Serve) -> Result<Exit> {
     }
     let chosen = model::choose(MAX_IN_FLIGHT)?;
     let home = Home::open(dir)?;
-    let lock = match home.lock("serve").await? {
+    let lock = match home.lock("serve", Some(chosen.answerer)).await? {
         Ok(lock) => lock,
         Err(holder) => bail!("{} is in use by {holder}: wait until it is done, or stop it", dir.display()),
     };
     let mut stop = Stop::listen().context("signals cannot be listened for")?;
+    let open = to_take_over(&home, chosen.answerer).await?;
     let mut server = Server {
         home: home.clone(),
         dir: args.pipelines,
+        answerer: chosen.answerer,
+        tables: home.store(&lock)?,
         stored: BTreeMap::new(),
+        wrong: Vec::new(),
         told: BTreeSet::new(),
-        stopped: None,
+        stopped: Steady::default(),
     };
+    let (pipelines, problems) = server.fitting(pipelines).await;
+    if !problems.is_empty() {
+        bail!("nothing was started:\n{}", problems.join("\n"));
+    }
     server.store(pipelines).await?;
+    for run in open {
+        home.begun_by(&run, chosen.answerer)?;
+    }
     let plan = Plan { only: None, max_in_flight: MAX_IN_FLIGHT as usize, rows_per_shard: None };
     let mut relay = Relay::start(&home, lock, chosen.model, plan)?;
-    if chosen.stand_in {
+    if chosen.answerer == Answerer::StandIn {
         eprintln!("{}", StandIn::NOTE);
-    }
-    for name in server.stored.keys() {
-        eprintln!("drop files for {name} into {}", home.dir.join("inbox").join(name).display());
     }
     let (mut watch, mut ticks) = (Watch::default(), interval(LOOK_EVERY));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -76,10 +88,38 @@ pub(crate) async fn serve(dir: &Path, args: cli::Serve) -> Result<Exit> {
             }
         }
     }
-    eprintln!("stopping: calls in flight may still bring their answers home");
+    eprintln!("{}", relay.stopping());
     relay.stop().await;
     eprintln!("stopped; the same command goes on with what is not done");
     Ok(Exit::Done)
+}
+
+/// The begun runs of the folder. An error where some were begun with the other answerer: those would get mixed answers.
+async fn to_take_over(home: &Home, answerer: Answerer) -> Result<Vec<RunId>> {
+    let (mut open, mut others) = (Vec::new(), Vec::new());
+    for run in runs::all(home).await?.into_iter().filter(|run| !run.is_ended()) {
+        match home.answerer_of(&run.run) {
+            Some(other) if other != answerer => {
+                others.push(format!("  {}  {}: {}", run.short(), run.file, line(&home.dir, &["cancel", run.short()])));
+            }
+            // What nobody has planned yet is taken over when it is whole.
+            _ if run.source_time.is_some() => open.push(run.run),
+            _ => (),
+        }
+    }
+    if others.is_empty() {
+        return Ok(open);
+    }
+    let (other, model) = match answerer {
+        Answerer::Gemini => (Answerer::StandIn, "the stand-in model"),
+        Answerer::StandIn => (Answerer::Gemini, "Gemini"),
+    };
+    bail!(
+        "these runs of {} were begun with {model} and are not finished: {}, or cancel them\n{}",
+        home.dir.display(),
+        other.mend(),
+        others.join("\n")
+    )
 }
 
 /// The file and the text of each pipeline, by its name.
@@ -114,23 +154,72 @@ fn read(dir: &Path) -> Result<(Pipelines, Vec<String>)> {
 struct Server {
     home: Home,
     dir: PathBuf,
+    answerer: Answerer,
+    tables: Store,
     /// The text of each pipeline as it is stored.
     stored: BTreeMap<String, String>,
+    /// What was wrong with the pipelines when they were last looked at.
+    wrong: Vec<String>,
     /// What was said already.
     told: BTreeSet<String>,
     /// What stops the model now.
-    stopped: Option<String>,
+    stopped: Steady,
+}
+
+/// Something that is reported again and again: said when it changes, and at most once in [`SAID_EVERY`].
+#[derive(Debug, Default)]
+struct Steady {
+    what: String,
+    said: Option<Instant>,
+    seen: Option<Instant>,
+}
+
+impl Steady {
+    fn is_to_be_said(&mut self, what: &str, now: Instant) -> bool {
+        let within = |then: Option<Instant>, time| then.is_some_and(|then| now.duration_since(then) < time);
+        // Reported as long as it lasts, more often than once in SAID_EVERY: after a pause it is news again.
+        let is_news = self.what != what || !within(self.seen, 2 * SAID_EVERY);
+        self.seen = Some(now);
+        if !is_news || within(self.said, SAID_EVERY) {
+            return false;
+        }
+        (self.what, self.said) = (what.to_owned(), Some(now));
+        true
+    }
 }
 
 impl Server {
+    /// Those whose tables can take their answers, and why the others cannot. What is stored already was looked at before.
+    async fn fitting(&self, mut pipelines: Pipelines) -> (Pipelines, Vec<String>) {
+        let mut problems = Vec::new();
+        for (name, (file, text)) in &pipelines {
+            if self.stored.get(name) == Some(text) {
+                continue;
+            }
+            let Ok(pipeline) = Pipeline::parse(text) else { continue };
+            let fits = match drive::check_target(&self.home, &pipeline, self.answerer) {
+                Ok(()) => self.tables.prepare(&pipeline).await.map_err(anyhow::Error::from),
+                misfit => misfit,
+            };
+            if let Err(error) = fits {
+                problems.push((name.clone(), format!("{}: {error:#}", file.display())));
+            }
+        }
+        pipelines.retain(|name, _| !problems.iter().any(|(wrong, _)| wrong == name));
+        (pipelines, problems.into_iter().map(|(_, what)| what).collect())
+    }
+
     async fn store(&mut self, pipelines: Pipelines) -> Result<()> {
         for (name, (_, text)) in pipelines {
             if self.stored.get(&name) != Some(&text) {
                 drive::store_pipeline(&self.home, &name, &text).await?;
                 let inbox = self.home.dir.join("inbox").join(&name);
                 fs::create_dir_all(&inbox).with_context(|| inbox.display().to_string())?;
-                if self.stored.insert(name.clone(), text).is_some() {
-                    eprintln!("pipeline {name} was edited: it counts for the files that are dropped from now on");
+                match self.stored.insert(name.clone(), text) {
+                    Some(_) => {
+                        eprintln!("pipeline {name} was edited: it counts for the files that are dropped from now on");
+                    }
+                    None => eprintln!("drop files for {name} into {}", inbox.display()),
                 }
             }
         }
@@ -140,8 +229,16 @@ impl Server {
     /// Takes over what was edited. Where that is wrong, the version before counts.
     async fn reload(&mut self) {
         let stored = match read(&self.dir) {
-            Ok((pipelines, problems)) => {
-                problems.into_iter().for_each(|what| self.say(format!("{what}\n  the version before still counts")));
+            Ok((pipelines, mut wrong)) => {
+                let (pipelines, unfit) = self.fitting(pipelines).await;
+                wrong.extend(unfit);
+                for what in wrong.iter().filter(|what| !self.wrong.contains(what)) {
+                    eprintln!("{what}\n  the version before still counts");
+                }
+                if wrong.is_empty() && !self.wrong.is_empty() {
+                    eprintln!("the pipelines in {} are in order again", self.dir.display());
+                }
+                self.wrong = wrong;
                 self.store(pipelines).await
             }
             Err(error) => Err(error),
@@ -154,6 +251,7 @@ impl Server {
     /// The files that are to be split now.
     async fn whole(&mut self, watch: &mut Watch) -> Vec<Meta> {
         let mut whole = Vec::new();
+        self.tell_of_no_files();
         match runs::list(&self.home, Bucket::Inbox, "").await {
             Ok(listed) => {
                 for (dropped, meta) in watch.look(listed, self.home.clock.instant()) {
@@ -167,6 +265,23 @@ impl Server {
             Err(error) => self.say(format!("the inbox cannot be read: {error:#}")),
         }
         whole
+    }
+
+    /// A folder or a link in an inbox is never read: whoever put it there waits.
+    fn tell_of_no_files(&mut self) {
+        for name in self.stored.keys().cloned().collect::<Vec<_>>() {
+            let inbox = self.home.dir.join("inbox").join(name);
+            for entry in fs::read_dir(&inbox).into_iter().flatten().flatten() {
+                let is_no_file = entry.file_type().is_ok_and(|kind| !kind.is_file());
+                if is_no_file && watch::is_data(&entry.file_name().to_string_lossy()) {
+                    let path = entry.path();
+                    self.say(format!(
+                        "{}: not a file, but a folder or a link: put the file itself here",
+                        path.display()
+                    ));
+                }
+            }
+        }
     }
 
     /// Whether the file is to be split now: it was not yet, it has a pipeline, and it has its time.
@@ -183,7 +298,11 @@ impl Server {
             self.say(format!("{}: there is no pipeline {name}: {mend}", meta.name));
             return Ok(false);
         }
-        Ok(!self.make_new(meta))
+        if self.make_new(meta) {
+            return Ok(false);
+        }
+        self.home.begun_by(&run, self.answerer)?;
+        Ok(true)
     }
 
     /// Gives an old file the time of now, after which it is looked at again; false where that is not needed or not possible.
@@ -197,13 +316,11 @@ impl Server {
     fn tell(&mut self, news: News) {
         match news {
             News::Ended(ended) if self.told.insert(ended.event_id.clone()) => {
-                self.stopped = None;
                 // Whoever read our lines may be gone: the work goes on.
                 let _ = writeln!(stdout(), "{}", self.ended(&ended));
             }
-            News::Stopped(what) if self.stopped.as_ref() != Some(&what) => {
+            News::Stopped(what) if self.stopped.is_to_be_said(&what, self.home.clock.instant()) => {
                 eprintln!("stopped: {what}\n  nothing failed; it is tried again every minute");
-                self.stopped = Some(what);
             }
             News::Waiting(what) => self.say(format!("waiting: {what}")),
             News::Ended(_) | News::Stopped(_) => (),
@@ -212,9 +329,9 @@ impl Server {
 
     fn ended(&self, Ended { run, .. }: &Ended) -> String {
         let (counts, home) = (run.counts, &self.home);
-        let input = home.input_of(&run.run).unwrap_or_else(|| run.input.clone());
-        let short = &run.run.as_str()[..runs::SHORT];
-        let text = format!("{}  {input}, run {short}", run.state.as_str());
+        let run = Run::from(run.clone()).in_the_users_words(home);
+        let short = run.short();
+        let text = format!("{}  {}, run {short}", run.state, run.file);
         if let Some(refused) = &run.refused {
             return format!("{text}: {refused}");
         }
@@ -227,5 +344,23 @@ impl Server {
         if self.told.insert(what.clone()) {
             eprintln!("{what}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tasuki_relay::clock::Clock;
+
+    #[test]
+    fn what_lasts_is_said_once_what_changes_at_most_once_a_minute_and_what_comes_back_again() {
+        let (start, mut steady) = (Clock::system().instant(), Steady::default());
+        let mut said = |at: u64, what| steady.is_to_be_said(what, start + Duration::from_secs(at));
+        assert!(said(0, "a"));
+        assert_eq!([said(1, "a"), said(70, "a"), said(130, "a")], [false; 3]);
+        assert!(said(140, "b"));
+        assert_eq!([said(150, "a"), said(160, "b")], [false; 2]);
+        assert!(said(200, "a"));
+        assert!(said(330, "a"), "it had been over for two minutes");
     }
 }

@@ -37,7 +37,7 @@ async fn all(home: &Home, holder: Option<Holder>, json: bool) -> Result<Exit> {
         writeln!(text, "{} holds no run yet", home.dir.display())?;
     } else {
         let head = ["run", "state", "pipeline", "input", "rows", "loaded", "failed", "started"].map(str::to_owned);
-        writeln!(text, "{}", show::table(head.into(), runs.iter().map(|run| cells(home, run))))?;
+        writeln!(text, "{}", show::table(head.into(), runs.iter().map(cells)))?;
     }
     if let Some(holder) = &holder {
         writeln!(text, "working: {holder}")?;
@@ -55,7 +55,7 @@ async fn all(home: &Home, holder: Option<Holder>, json: bool) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-fn cells(home: &Home, run: &Run) -> Vec<String> {
+fn cells(run: &Run) -> Vec<String> {
     let counts = run.counts();
     let rows = match run.expected() {
         Some(expected) if expected != counts.rows() => format!("{} of {}", number(counts.rows()), number(expected)),
@@ -67,7 +67,7 @@ fn cells(home: &Home, run: &Run) -> Vec<String> {
         run.short().to_owned(),
         run.state.to_owned(),
         run.pipeline.clone(),
-        called(home, run),
+        run.file.clone(),
         rows,
         number(counts.loaded),
         number(counts.failed),
@@ -88,7 +88,7 @@ async fn one(home: &Home, run: Run, holder: Option<Holder>, json: bool) -> Resul
         say("refused", refused.clone())?;
     }
     say("pipeline", run.pipeline.clone())?;
-    say("input", called(home, &run))?;
+    say("input", run.file.clone())?;
     let of = run.expected().map(|rows| format!(" of {}", number(rows))).unwrap_or_default();
     say("rows", number(counts.rows()) + &of)?;
     say("loaded", number(counts.loaded))?;
@@ -121,9 +121,4 @@ async fn one(home: &Home, run: Run, holder: Option<Holder>, json: bool) -> Resul
 
 fn resume(home: &Home, run: &Run) -> String {
     home.command_of(&run.run).unwrap_or_else(|| line(&home.dir, &["serve", "--pipelines", "DIR"]))
-}
-
-/// What the user calls the input, where that is known: its dropped copy has another name.
-fn called(home: &Home, run: &Run) -> String {
-    home.input_of(&run.run).unwrap_or_else(|| run.input.clone())
 }

@@ -1,9 +1,8 @@
 //! What a run came to.
 
-use super::line;
 use super::runs::{self, Run};
+use super::{line, quoted};
 use crate::home::Home;
-use crate::model::Chosen;
 use crate::show::{self, number, plain};
 use anyhow::Result;
 use std::io::{Write, stdout};
@@ -24,7 +23,6 @@ pub(crate) struct Summary<'a> {
     pub(crate) called: &'a str,
     pub(crate) pipeline: &'a Pipeline,
     pub(crate) json: bool,
-    pub(crate) chosen: &'a Chosen,
 }
 
 impl Summary<'_> {
@@ -34,9 +32,6 @@ impl Summary<'_> {
             "run {} is finished already: nothing was asked and nothing is paid (--again makes a new run)",
             self.run.run
         );
-        if !self.chosen.stand_in && runs::is_stand_in(self.home, self.run).await? {
-            eprintln!("its answers are the stand-in model's: ask Gemini with --again");
-        }
         self.show(None).await
     }
 
@@ -101,12 +96,14 @@ impl Summary<'_> {
             out.line(String::new());
             out.line(format!("all of them  {}", line(&home.dir, &["results", self.run.short()])));
             out.line(format!("database     {}", home.database().display()));
-            let columns: Vec<&str> = std::iter::once(&self.pipeline.key)
+            // Between quotes: a column may be called select, and a folder have a space.
+            let columns: Vec<String> = std::iter::once(&self.pipeline.key)
                 .chain(self.pipeline.answer.iter().map(|column| &column.name))
-                .map(String::as_str)
+                .map(|name| format!("\"{name}\""))
                 .collect();
-            let sql = format!("SELECT {} FROM {} LIMIT 5", columns.join(", "), self.pipeline.table);
-            out.line(format!("             sqlite3 {} \"{sql}\"", home.database().display()));
+            let sql = format!("SELECT {} FROM \"{}\" LIMIT 5", columns.join(", "), self.pipeline.table);
+            let database = home.database().display().to_string();
+            out.line(format!("             sqlite3 {} {}", quoted(&database), quoted(&sql)));
         }
         out.print()
     }

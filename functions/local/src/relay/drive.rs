@@ -164,7 +164,14 @@ impl Drive {
             Why::Systemic(what) => News::Stopped(what.clone()),
             Why::Unconfirmed(what) => News::Waiting(what.clone()),
             Why::Spent => {
-                News::Waiting("the model keeps failing, or cannot be reached: its rows are asked again".to_owned())
+                let trouble = match &self.leg {
+                    Leg::Generator(generator) => generator.meter().trouble(),
+                    Leg::Splitter(..) | Leg::Loader(_) => None,
+                };
+                let trouble = trouble.map(|why| format!(" ({why})")).unwrap_or_default();
+                News::Waiting(format!(
+                    "the model keeps failing, or cannot be reached{trouble}: its rows are asked again"
+                ))
             }
             Why::LiveClaim | Why::Full | Why::Stopping | Why::LostClaim => return,
         };

@@ -46,6 +46,15 @@ impl Store {
         Ok(Store { connection: Arc::new(Mutex::new(connection)), clock })
     }
 
+    /// Makes the pipeline's target table, or the columns that it lacks.
+    ///
+    /// # Errors
+    /// Where the table cannot take the pipeline's answers: says why, and the mend.
+    pub async fn prepare(&self, pipeline: &Pipeline) -> Result<(), RecordsError> {
+        let pipeline = pipeline.clone();
+        self.transact(move |transaction, _| target::ensure(transaction, &pipeline)).await
+    }
+
     /// One transaction, on a thread that may wait for the disk; rolled back if `work` fails.
     async fn transact<T, W>(&self, work: W) -> Result<T, RecordsError>
     where

@@ -5,14 +5,17 @@ use super::rows;
 use super::runs::{self, int, parsed, uint};
 use super::target::{self, quoted};
 use super::{BUSY, version};
+use crate::model::Answerer;
 use rusqlite::{Connection, OpenFlags, Row, params};
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use tasuki_relay::names::RunId;
 use tasuki_relay::pipeline::Pipeline;
 use tasuki_relay::ports::{RecordsError, RunRow};
 use tasuki_relay::record::Key;
+use tasuki_relay::stand_in::StandIn;
 
 /// A row that failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,13 +137,57 @@ impl Reader {
         })
     }
 
+    /// How many rows of the pipeline's target table hold the answer of another model than `model`.
+    ///
+    /// # Errors
+    /// Also where the table cannot take the pipeline's answers.
+    pub fn answers_of_others(&self, pipeline: &Pipeline, model: &str) -> Result<u64, RecordsError> {
+        self.ask(|connection| {
+            if target::known(connection, pipeline)?.is_none() {
+                return Ok(0);
+            }
+            let sql = format!("SELECT COUNT(*) FROM {} WHERE model <> ?", quoted(&pipeline.table));
+            Ok(uint(connection.query_row(&sql, [model], |row| row.get(0))?))
+        })
+    }
+
+    /// The failed rows of the run, by ordinal, whose keys were answered by a newer run: one of a newer file, or a retry. An
+    /// answer of the stand-in is none to Gemini.
+    pub fn answered_since(
+        &self,
+        pipeline: &Pipeline,
+        run: &RunRow,
+        answerer: Answerer,
+    ) -> Result<BTreeSet<u64>, RecordsError> {
+        self.ask(|connection| {
+            if target::known(connection, pipeline)?.is_none() {
+                return Ok(BTreeSet::new());
+            }
+            let sql = format!(
+                "SELECT Failures.ordinal FROM Failures JOIN {} AS target ON target.{} = Failures.key \
+                 WHERE Failures.run = ?1 AND (target.source_time, target.run_time) > (?2, ?3) AND (?4 OR target.model <> ?5)",
+                quoted(&pipeline.table),
+                quoted(&pipeline.key)
+            );
+            let (source, time) = (run.source_time.to_string(), run.run_time.to_string());
+            let all = answerer == Answerer::StandIn;
+            let mut select = connection.prepare(&sql)?;
+            let read = |row: &Row<'_>| Ok(uint(row.get(0)?));
+            let found = select.query_map(params![run.run.as_str(), source, time, all, StandIn::MODEL], read)?;
+            Ok(found.collect::<Result<_, _>>()?)
+        })
+    }
+
     /// The default where there is no store yet.
     fn ask<T: Default>(&self, question: impl FnOnce(&Connection) -> Result<T, Fault>) -> Result<T, RecordsError> {
         let ask = || match self.connect()? {
             Some(connection) => question(&connection),
             None => Ok(T::default()),
         };
-        ask().map_err(|Fault(error)| error)
+        ask().map_err(|Fault(error)| match error {
+            RecordsError::Systemic(what) => RecordsError::Systemic(format!("{}: {what}", self.path.display())),
+            other => other,
+        })
     }
 
     fn connect(&self) -> Result<Option<Connection>, Fault> {

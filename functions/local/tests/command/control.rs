@@ -75,14 +75,49 @@ async fn a_retry_asks_the_failed_rows_only_and_its_answers_are_as_old_as_the_fil
     let name = parent["run"].as_str().unwrap();
     let calls = server.tally().calls();
     assert_eq!(desk.tasuki(&["retry", name]).await.code, Some(2), "it is still blocked");
+    let shown = desk.tasuki(&["retry", name]).await;
+    assert!(shown.code == Some(2) && shown.err.contains("nothing is paid"), "{shown:?}");
+    assert_eq!(server.tally().calls(), calls + 1, "the same retry again is the same run");
     mended.store(true, SeqCst);
-    let done = desk.tasuki(&["retry", &name[..10], "--json"]).await;
+    let done = desk.tasuki(&["retry", &name[..10], "--again", "--json"]).await;
     assert_eq!((done.code, server.tally().calls()), (Some(0), calls + 2), "{done:?}");
+    let answered = desk.tasuki(&["retry", name]).await;
+    assert!(
+        answered.code == Some(0)
+            && answered.out.contains("nothing to retry, all failed rows that can be asked are answered by now"),
+        "{answered:?}"
+    );
     let retry: Value = serde_json::from_str(&done.out).unwrap();
     assert_eq!((&retry["loaded"], &retry["source_time"]), (&1.into(), &parent["source_time"]), "{retry}");
     assert_ne!((&retry["run"], &retry["run_time"]), (&parent["run"], &parent["run_time"]));
     let nothing = desk.tasuki(&["retry", retry["run"].as_str().unwrap()]).await;
     assert!(nothing.code == Some(0) && nothing.out.contains("nothing to retry"), "{nothing:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_that_was_stopped_goes_on_with_all_its_rows() {
+    let slow = Arc::new(AtomicBool::new(false));
+    let is_slow = slow.clone();
+    let (desk, server) = Desk::asking(
+        Script::acting(move |_| if is_slow.load(SeqCst) { Act::Auto } else { Act::Blocked("SAFETY".into()) })
+            .latency(Duration::from_millis(100)),
+    )
+    .await;
+    let desk = desk.with_rows(60, "rows_per_shard = 20\nmax_in_flight = 5");
+    assert_eq!(desk.run().await.code, Some(2));
+    slow.store(true, SeqCst);
+    let parent = desk.newest().await["run"].as_str().unwrap().to_owned();
+    let calls = server.tally().calls();
+    let retry = desk.start(&["retry", &parent]);
+    until_called(&server, calls + 40).await;
+    signal(&retry, "-INT");
+    assert_eq!(ended(retry).await.code, Some(1));
+    let first = desk.newest().await;
+    assert!(first["loaded"].as_u64() >= Some(20), "a part of it is in the table: {first}");
+    let done = desk.tasuki(&["retry", &parent]).await;
+    assert_eq!((done.code, server.tally().calls()), (Some(0), calls + 60), "{done:?}");
+    let newest = desk.newest().await;
+    assert_eq!((&newest["run"], &newest["loaded"]), (&first["run"], &60.into()), "{newest}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

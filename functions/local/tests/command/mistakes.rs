@@ -25,12 +25,53 @@ async fn every_mistake_is_told_at_once_with_its_place() {
 async fn a_file_that_does_not_fit_is_refused_in_the_users_words() {
     let desk = Desk::new().with_rows(3, "");
     desk.write("csv.jsonl", "id,text\n1,a\n");
-    refused(&desk, &["run", "csv.jsonl", "--pipeline", "p.toml"], &["csv.jsonl holds CSV", "rename it"]).await;
+    refused(&desk, &["run", "csv.jsonl", "--pipeline", "p.toml"], &["csv.jsonl holds CSV: rename it to csv.csv"]).await;
+    for command in [&["status", "r"][..], &["failures"], &["status", "--json"]] {
+        let shown = desk.tasuki(command).await;
+        let is_named = shown.out.contains("csv.jsonl holds CSV: rename it to csv.csv");
+        assert!(is_named, "{command:?}: {shown:?}");
+    }
+    assert_eq!(desk.newest().await["file"], "csv.jsonl");
     desk.write("other.jsonl", "{\"id\":\"1\",\"body\":\"a\"}\n");
     let told = ["other.jsonl", "the column \"text\"", "mend the pipeline or the file"];
     refused(&desk, &["run", "other.jsonl", "--pipeline", "p.toml"], &told).await;
     refused(&desk, &["run", "other.jsonl", "--pipeline", "p.toml"], &["the column \"text\""]).await;
-    assert_eq!(desk.newest().await["state"], "FAILED");
+    let newest = desk.newest().await;
+    assert_eq!(newest["state"], "FAILED");
+    let retry = desk.tasuki(&["retry", newest["run"].as_str().unwrap()]).await;
+    assert!(retry.out.contains("it was refused: no row has the column"), "{retry:?}");
+    refused(&desk, &["--dir", "./.tasuki", "status", "rx"], &["`tasuki --dir ./.tasuki status` shows all"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_cannot_take_the_answers_is_told_before_any_is_paid_for() {
+    let (desk, server) = Desk::asking(Script::default()).await;
+    let desk = desk.with_rows(3, "");
+    assert_eq!(desk.run().await.code, Some(0));
+    let other = pipeline("").replace("type = \"string\"", "type = \"integer\"");
+    desk.write("p.toml", &other);
+    desk.write("pipelines/p.toml", &other);
+    let told = ["table themes", "has column theme of type TEXT, the pipeline wants INTEGER", "another [target] table"];
+    refused(&desk, RUN, &told).await;
+    refused(&desk, &["serve", "--pipelines", "pipelines"], &told).await;
+    assert_eq!((server.tally().calls(), fs::read_dir(desk.path(".tasuki/inbox/p")).unwrap().count()), (3, 1));
+    desk.write("p.toml", pipeline("").replace("\"themes\"", "\"SQLite_x\""));
+    refused(&desk, RUN, &["SQLite keeps such names for itself"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_asked_is_not_advised_and_what_is_damaged_is_named() {
+    let desk = Desk::new().with_rows(0, "");
+    desk.write("rows.jsonl", lines(0..1) + &lines(0..1));
+    assert_eq!(desk.run().await.code, Some(2));
+    let failures = desk.tasuki(&["failures"]).await;
+    assert!(failures.out.contains(": 1 row failed") && !failures.out.contains("tasuki retry"), "{failures:?}");
+    assert!(failures.out.contains("mend them in the file"), "{failures:?}");
+    let mut logged = desk.command(&["status"]);
+    logged.env("TASUKI_LOG", "a=b=c").stdout(Stdio::piped()).stderr(Stdio::piped());
+    assert!(ended(logged.spawn().unwrap()).await.err.contains("TASUKI_LOG is no level"));
+    desk.write(".tasuki/tasuki.db", "no database, but many more bytes than a header has".repeat(20));
+    refused(&desk, &["status"], &[".tasuki/tasuki.db: the SQLite store cannot be used"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -36,14 +36,68 @@ async fn with_a_key_the_same_command_asks_the_model_and_nothing_speaks_of_a_stan
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_sets_a_key_after_the_stand_in_answered_learns_how_to_ask_gemini() {
+async fn with_a_key_the_same_command_asks_gemini_and_without_it_no_paid_answer_is_replaced() {
     let (asking, server) = Desk::asking(Script::default()).await;
     let desk = Desk::new().with_rows(5, "");
     assert_eq!(desk.run().await.code, Some(0));
     let desk = Desk { dir: desk.dir, model: asking.model };
-    let shown = desk.run().await;
-    assert!(shown.code == Some(0) && shown.err.contains("ask Gemini with --again"), "{shown:?}");
-    assert_eq!(server.tally().calls(), 0);
+    let paid = desk.run().await;
+    assert!(paid.code == Some(0) && !paid.out.contains("stand-in"), "{paid:?}");
+    assert_eq!((server.tally().calls(), count_ended(&desk, "COMPLETE").await), (5, 2));
+    let status: Value = serde_json::from_str(&desk.tasuki(&["status", "--json"]).await.out).unwrap();
+    let replaced = desk.tasuki(&["status", status["runs"][1]["run"].as_str().unwrap()]).await;
+    assert!(replaced.out.contains("5 of the stand-in model, free"), "also when nothing of it is left: {replaced:?}");
+
+    let desk = Desk { model: None, ..desk };
+    desk.write("more.jsonl", lines(0..7));
+    for input in ["rows.jsonl", "more.jsonl"] {
+        let refused = desk.tasuki(&["run", input, "--pipeline", "p.toml"]).await;
+        assert_eq!(refused.code, Some(1), "{refused:?}");
+        assert!(refused.err.contains("table themes") && refused.err.contains("holds 5 answers"), "{refused:?}");
+    }
+    assert_eq!(count_ended(&desk, "COMPLETE").await, 2, "nothing was dropped");
+    let name = desk.newest().await["run"].as_str().unwrap().to_owned();
+    let results = desk.tasuki(&["results", &name, "--format", "jsonl"]).await;
+    assert!(results.out.lines().count() == 5 && !results.out.contains("stand-in"), "{results:?}");
+    desk.write("pipelines/p.toml", pipeline(""));
+    let serve = desk.tasuki(&["serve", "--pipelines", "pipelines"]).await;
+    assert!(serve.code == Some(1) && serve.err.contains("holds 5 answers"), "{serve:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paid_run_is_never_finished_by_the_stand_in() {
+    let (desk, server) = Desk::asking(Script::default().latency(Duration::from_millis(200))).await;
+    let mut desk = desk.with_rows(200, "rows_per_shard = 100\nmax_in_flight = 10");
+    let mut run = desk.start(RUN);
+    until_called(&server, 12).await;
+    run.start_kill().unwrap();
+    run.wait().await.unwrap();
+    let name = desk.newest().await["run"].as_str().unwrap().to_owned();
+    let model = desk.model.take();
+    desk.write("pipelines/p.toml", fs::read(desk.path("p.toml")).unwrap());
+    let serve = desk.tasuki(&["serve", "--pipelines", "pipelines"]).await;
+    assert!(serve.code == Some(1) && serve.err.contains("begun with Gemini"), "{serve:?}");
+    assert!(serve.err.contains("GEMINI_API_KEY") && serve.err.contains(&format!("cancel {}", &name[..9])), "{serve:?}");
+    let other = desk.run().await;
+    assert!(other.err.contains(&format!("run {name} of rows.jsonl was begun with Gemini")), "{other:?}");
+    desk.model = model;
+    let done = desk.run().await;
+    assert!(done.code == Some(0) && !done.out.contains("stand-in") && done.out.contains(&name), "{done:?}");
+    assert!(server.tally().calls() >= 200, "every row of it was asked");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_is_not_handed_to_a_serve_that_answers_otherwise() {
+    let (asking, server) = Desk::asking(Script::default()).await;
+    let desk = Desk::new().with_rows(5, "");
+    desk.write("pipelines/p.toml", pipeline(""));
+    let serve = desk.start(&["serve", "--pipelines", "pipelines"]);
+    until("the inbox", || desk.path(".tasuki/inbox/p").exists()).await;
+    let desk = Desk { dir: desk.dir, model: asking.model };
+    let refused = desk.run().await;
+    assert!(refused.code == Some(1) && refused.err.contains("there the stand-in model answers"), "{refused:?}");
+    assert_eq!((server.tally().calls(), count_ended(&desk, "COMPLETE").await), (0, 0));
+    drop(serve);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -77,8 +131,11 @@ async fn the_same_file_is_paid_once_until_somebody_says_again() {
         assert_eq!((shown.code, server.tally().calls()), (Some(0), 10), "{shown:?}");
         assert!(shown.out.contains("COMPLETE") && shown.err.contains("nothing is paid"), "{shown:?}");
     }
+    let first = desk.newest().await["run"].as_str().unwrap().to_owned();
     let again = desk.tasuki(&[RUN, &["--again"]].concat()).await;
     assert_eq!((again.code, server.tally().calls()), (Some(0), 20), "{again:?}");
+    let old = desk.tasuki(&["results", &first]).await;
+    assert!(old.out.contains("newer runs have replaced its 10 rows"), "{old:?}");
     desk.write("p.toml", pipeline("paid_retries = 2"));
     assert_eq!((desk.run().await.code, server.tally().calls()), (Some(0), 30), "an edited pipeline is a new run");
     assert_eq!(count_ended(&desk, "COMPLETE").await, 3);
@@ -105,6 +162,8 @@ async fn a_csv_file_packed_with_gzip_runs_too_and_a_folder_can_be_named() {
     let done = desk.tasuki(&["--dir", "else where", "run", "rows.csv.gz", "-p", "p.toml"]).await;
     assert_eq!(done.code, Some(0), "{done:?}");
     assert!(done.out.contains("tasuki --dir 'else where' results"), "{done:?}");
+    let sql = r#"sqlite3 'else where/tasuki.db' 'SELECT "id", "theme" FROM "themes" LIMIT 5'"#;
+    assert!(done.out.contains(sql), "{done:?}");
     assert!(desk.path("else where/tasuki.db").exists() && !desk.path(".tasuki").exists());
 }
 
@@ -117,5 +176,8 @@ async fn help_teaches() {
         let help = desk.tasuki(&[command, "--help"]).await;
         assert!(help.code == Some(0) && help.out.contains("Example"), "{command}: {help:?}");
     }
+    let mut empty = desk.command(&["status"]);
+    let empty = ended(empty.env("TASUKI_DIR", "").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()).await;
+    assert!(empty.err.contains(".tasuki is not there"), "an empty variable counts as unset: {empty:?}");
     assert_eq!(desk.tasuki(&["fly"]).await.code, Some(1), "2 is for failed rows");
 }

@@ -41,10 +41,18 @@ async fn files_that_are_copied_moved_or_written_slowly_are_run_once_and_whole() 
 
     desk.write("pipelines/p.toml", "name = 3");
     tokio::time::sleep(Duration::from_millis(1_200)).await;
+    desk.write("pipelines/p.toml", pipeline(""));
+    fs::create_dir(inbox.join("folder")).unwrap();
+    std::os::unix::fs::symlink(desk.path("rows.jsonl"), inbox.join("link.jsonl")).unwrap();
+    tokio::time::sleep(Duration::from_millis(1_200)).await;
     signal(&serve, "-INT");
     let served = ended(serve).await;
     assert_eq!((served.code, served.out.lines().count()), (Some(0), 4), "a line for each run: {served:?}");
     assert!(served.err.contains("p.toml:1:") && served.err.contains("still counts"), "a bad edit is told: {served:?}");
+    assert!(served.err.contains("in order again"), "and its mend: {served:?}");
+    for name in ["folder", "link.jsonl"] {
+        assert_eq!(served.err.matches(&format!("{name}: not a file")).count(), 1, "{served:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -44,6 +44,33 @@ async fn ctrl_c_stops_cleanly_and_the_same_command_pays_nothing_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn calls_of_six_seconds_are_waited_for_and_paid_once() {
+    let (desk, server) = Desk::asking(Script::default().latency(Duration::from_secs(6))).await;
+    let desk = desk.with_rows(10, "max_in_flight = 8");
+    let run = desk.start(RUN);
+    until_called(&server, 8).await;
+    signal(&run, "-INT");
+    let stopped = ended(run).await;
+    assert!(stopped.err.contains("waiting up to 30 s for 8 calls in flight; Ctrl-C again ends at once"), "{stopped:?}");
+    let done = desk.run().await;
+    assert_eq!((done.code, server.tally().calls()), (Some(0), 10), "{done:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_cannot_be_reached_is_told_with_its_address_and_the_reason() {
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let base = format!("http://{closed}/secret-path");
+    let desk = Desk { model: Some((base, "a-key".into())), ..Desk::new() }.with_rows(30, "");
+    let run = desk.start(RUN);
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    signal(&run, "-INT");
+    let done = ended(run).await;
+    let reason = format!("cannot be reached (http://{closed}: connection refused");
+    assert_eq!(done.err.matches(&reason).count(), 1, "{done:?}");
+    assert!(!done.err.contains("secret-path") && !done.err.contains("a-key"), "{done:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_long_backlog_is_resumed_whole() {
     let (desk, server) = Desk::asking(Script::default().latency(Duration::from_millis(200))).await;
     let desk = desk.with_rows(450, "rows_per_shard = 1\nmax_in_flight = 10");

@@ -25,20 +25,31 @@ impl Sent {
     }
 }
 
-/// The fault of a call that broke off. The error's own words are not used: they carry the address.
+/// The fault of a call that broke off. The error's own words are not used: they carry the whole address; scheme, host and port
+/// are told.
 pub(super) fn transport(error: &reqwest::Error, sent: &Sent) -> Fault {
     if error.is_connect() {
         let tls = causes(error).find_map(|cause| cause.downcast_ref::<rustls::Error>());
+        let refused = |cause: &(dyn Error + 'static)| {
+            cause.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionRefused)
+        };
         let what = match tls {
             _ if error.is_timeout() => "no connection in time",
-            _ if error.is_dns() => "its address is not known (DNS)",
+            _ if error.is_dns() => "name not found (DNS)",
             Some(rustls::Error::InvalidCertificate(_)) => {
                 "its certificate is not trusted: SSL_CERT_FILE names further ones that are"
             }
             Some(_) => "TLS failed",
+            None if causes(error).any(refused) => "connection refused",
+            // The error's type is not public; this is the fixed beginning of its text.
+            None if causes(error).any(|cause| cause.to_string().starts_with("tunnel error")) => {
+                "the proxy opens no way to it: see HTTPS_PROXY and NO_PROXY"
+            }
             None => "no connection",
         };
-        return Fault::Unavailable(what.to_owned());
+        let proxied = if has_proxy() { " (perhaps by the proxy: HTTPS_PROXY or HTTP_PROXY is set)" } else { "" };
+        let origin = error.url().map(|url| format!("{}: ", url.origin().ascii_serialization())).unwrap_or_default();
+        return Fault::Unavailable(format!("{origin}{what}{proxied}"));
     }
     if !sent.get() {
         let what = if error.is_timeout() { "no connection in time" } else { "the connection was lost before sending" };
@@ -48,6 +59,12 @@ pub(super) fn transport(error: &reqwest::Error, sent: &Sent) -> Fault {
         return Fault::Unavailable("it closed the connection before it took the call".to_owned());
     }
     Fault::Ambiguous("the connection was lost before the end of the reply".to_owned())
+}
+
+/// A failure may be the proxy's where the environment names one; `NO_PROXY` may except the address.
+fn has_proxy() -> bool {
+    let names = ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
+    names.into_iter().any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
 }
 
 /// The fault of a call that took too long.

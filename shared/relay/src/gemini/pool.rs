@@ -29,7 +29,8 @@ pub(super) struct Pool {
     connector: Connector,
     /// Whether the server speaks HTTP/2: over http it does not, over https it is asked once.
     h2: OnceLock<bool>,
-    asking: Mutex<()>,
+    /// Held while the server is asked; why that failed last.
+    asking: Mutex<Option<Fault>>,
     failures: AtomicU64,
     /// One client with a connection per call in flight, for HTTP/1.1.
     plain: OnceLock<Client>,
@@ -73,7 +74,7 @@ impl Pool {
             base: config.base.clone(),
             connector,
             h2: if config.base.scheme() == "https" { OnceLock::new() } else { OnceLock::from(false) },
-            asking: Mutex::new(()),
+            asking: Mutex::new(None),
             failures: AtomicU64::new(0),
             plain: OnceLock::new(),
             slots: slots.collect(),
@@ -109,15 +110,16 @@ impl Pool {
             return Ok(*known);
         }
         let failures = self.failures.load(Ordering::Acquire);
-        let _turn = self.asking.lock().await;
+        let mut last = self.asking.lock().await;
         if let Some(known) = self.h2.get() {
             return Ok(*known);
         }
         if self.failures.load(Ordering::Acquire) != failures {
             // Who waited for an attempt that failed shares its outcome, or thousands would try one after another.
-            return Err(Fault::Unavailable("no connection".to_owned()));
+            return Err(last.clone().unwrap_or_else(|| Fault::Unavailable("no connection".to_owned())));
         }
-        let version = self.probe().await.inspect_err(|_| {
+        let version = self.probe().await.inspect_err(|fault| {
+            *last = Some(fault.clone());
             self.failures.fetch_add(1, Ordering::Release);
         })?;
         Ok(*self.h2.get_or_init(|| version == Version::HTTP_2))

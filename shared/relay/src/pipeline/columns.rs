@@ -40,9 +40,8 @@ fn syntax_mistake(error: &minijinja::Error, template: &str) -> Mistake {
     let offset = error.range().map(|range| range.start).or_else(|| error.line().map(line_start)).unwrap_or(0);
     let detail = error.detail().unwrap_or("syntax error");
     let hint = match detail.strip_prefix("unknown statement ") {
-        Some("include" | "import" | "from" | "extends" | "block" | "macro" | "call") => {
-            ": a template is one text, paste the other one here"
-        }
+        Some("include" | "import" | "from" | "extends") => ": a template is one text, paste the other one here",
+        Some("block" | "macro" | "call") => ": there are no blocks and macros, write the text where it is wanted",
         Some(_) => ": there are if, for, set, with, filter, raw",
         None => "",
     };

@@ -31,6 +31,8 @@ const THINKING: &[(&str, Thinking)] =
 
 /// Tables of the store that are Tasuki's own (protocol.md, section 5).
 const RESERVED_TABLES: &[&str] = &["runs", "ledger", "counters", "failures", "outbox"];
+/// How SQLite's own tables begin, in small or capital letters (its documentation of CREATE TABLE).
+const SQLITE_TABLES: &str = "sqlite_";
 
 /// Most values of one answer, over all columns and counts: that many are sure to fit into [`ANSWER_BYTES_MAX`] with
 /// names of 128 characters and 100 bytes a value.
@@ -275,6 +277,10 @@ fn table(target: &Section<'_>) -> Option<String> {
     if RESERVED_TABLES.iter().any(|reserved| reserved.eq_ignore_ascii_case(table.get_ref())) {
         let reserved = RESERVED_TABLES.join(", ");
         target.problem(table.span().start, format_args!("table cannot be one of Tasuki's own: {reserved}"));
+    }
+    if table.get_ref().to_ascii_lowercase().starts_with(SQLITE_TABLES) {
+        let message = format_args!("table cannot begin with {SQLITE_TABLES}: SQLite keeps such names for itself");
+        target.problem(table.span().start, message);
     }
     Some((*table.get_ref()).to_owned())
 }

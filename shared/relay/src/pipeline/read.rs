@@ -110,7 +110,7 @@ impl<'r> Section<'r> {
         let integer = value.get_ref().as_integer().map(|digits| i64::from_str_radix(digits.as_str(), digits.radix()));
         let integer = self.typed(field, value, integer, "an integer")?;
         let within = integer.ok().and_then(|n| u32::try_from(n).ok()).filter(|n| range.contains(n));
-        self.within(field, value, within, format_args!("{}..={}", range.start(), range.end()))
+        self.within(field, value, within, format_args!("{} to {}", range.start(), range.end()))
     }
 
     pub(crate) fn number(&self, field: &str, range: RangeInclusive<f64>) -> Option<Spanned<f64>> {
@@ -122,7 +122,7 @@ impl<'r> Section<'r> {
         };
         let number = self.typed(field, value, digits.map(str::parse::<f64>), "a number")?;
         let within = number.ok().filter(|n| range.contains(n));
-        self.within(field, value, within, format_args!("{}..={}", range.start(), range.end()))
+        self.within(field, value, within, format_args!("{} to {}", range.start(), range.end()))
     }
 
     /// One of a few words.
@@ -193,7 +193,7 @@ impl<'r> Section<'r> {
         range: impl Display,
     ) -> Option<Spanned<T>> {
         if read.is_none() {
-            self.problem(value.span().start, format_args!("{field} must be in {range}"));
+            self.problem(value.span().start, format_args!("{field} must be {range}"));
         }
         read.map(|read| Spanned::new(value.span(), read))
     }
