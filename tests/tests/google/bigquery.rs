@@ -94,10 +94,10 @@ fn expected(n: u64) -> Value {
     let big = n + 9_007_199_254_740_000;
     let big = if big > 1 << 53 { json!(big.to_string()) } else { json!(big) };
     let quarters = [".25", ".5", ".75"];
-    let fraction = if n % 4 == 0 { "" } else { quarters[(n % 4 - 1) as usize] };
+    let fraction = if n.is_multiple_of(4) { "" } else { quarters[(n % 4 - 1) as usize] };
     json!({
         "id": format!("商品-{n}"), "n": n, "big": big, "description": format!("説明「{n}」\n\"赤\""),
-        "price": format!("{}{fraction}", n / 4), "huge": "12345678901234567890.5", "ratio": n as f64 / 8.0, "even": n % 2 == 0,
+        "price": format!("{}{fraction}", n / 4), "huge": "12345678901234567890.5", "ratio": n as f64 / 8.0, "even": n.is_multiple_of(2),
         "raw": data_encoding::BASE64.encode(format!("b{n}").as_bytes()), "day": "2026-11-21", "hour": "13:05:09",
         "local": "2026-11-21T13:05:09", "moment": "2026-11-21T13:05:09.000123Z", "numbers": [n, n + 1], "nothing": null, "span": "0-0 3 0:0:0",
     })
