@@ -57,9 +57,10 @@ Example:
   cp products.jsonl .tasuki/inbox/themes/
 
 A file starts a run once it has not changed for 2 seconds. Hidden files, *~, .tmp, .part, .crdownload and .swp are left alone.
-An edited pipeline counts for the files that are dropped after it.")]
+An edited pipeline counts for the files that are dropped after it. The same file dropped again is asked again, unless the
+pipeline has only_changed. Ctrl-C and SIGTERM wait up to 30 s for calls in flight; then the exit code is 0.")]
     Serve(Serve),
-    /// Asks again about the failed rows of a run, as a new run
+    /// Asks again about the failed rows of a run, as a run of its own
     #[command(after_help = "\
 Example:
   tasuki failures r5x && tasuki retry r5x

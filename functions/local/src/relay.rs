@@ -170,7 +170,7 @@ impl Relay {
         self.stop.cancel();
         let drained = async { tokio::join!(self.splitter.drain(), self.generator.drain(), self.loader.drain()) };
         // What is not saved by then is treated as after a crash.
-        drop(tokio::time::timeout(STOP_GRACE + STOP_SAVING, drained).await);
+        let _ = tokio::time::timeout(STOP_GRACE + STOP_SAVING, drained).await;
     }
 }
 

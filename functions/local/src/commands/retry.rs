@@ -5,7 +5,7 @@ use super::runs::{self, Run};
 use super::{Exit, line};
 use crate::cli;
 use crate::home::Home;
-use crate::model::{self, Answerer, Chosen};
+use crate::model::{self, Answerer};
 use crate::show;
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value, json};
@@ -31,66 +31,51 @@ pub(crate) async fn retry(dir: &Path, args: cli::Retry) -> Result<Exit> {
     let pipeline = Pipeline::parse(&text)
         .map_err(|problems| anyhow::anyhow!(problems.in_file(&names::pipeline(&run.pipeline))))?;
     let chosen = model::choose(pipeline.run.max_in_flight)?;
-    let open = match args.again {
-        true => None,
-        false => unfinished(&home, &run, &text, chosen.answerer).await?,
-    };
-    if let Some(open) = open {
-        let source = home.dir.join("inbox").join(&open.input);
-        return job(dir, home, &run, (&pipeline, &text), chosen, &source, open.file, &args).perform().await;
-    }
-    let answered = match &run.row {
-        Some(row) => home.reader().answered_since(&pipeline, row, chosen.answerer)?,
-        None => BTreeSet::new(),
-    };
     let file = Temporary(home.dir.join("tmp").join(format!("retry-{}.jsonl", std::process::id())));
-    let rows = write_rows(&home, &run, &answered, &file.0).await?;
-    if rows == 0 {
-        if args.json {
-            show::json_line(&mut stdout().lock(), &run.json(&home).await?)?;
-        } else {
-            let counts = run.counts();
-            let why = if let Some(refused) = &run.refused {
-                &format!("it was refused: {refused}")
-            } else if counts.failed == 0 {
-                "no row failed"
-            } else if !answered.is_empty() {
-                "all failed rows that can be asked are answered by now"
-            } else {
-                "all failed rows are ones that cannot be asked: mend them in the file"
+    let (source, called) = match unfinished(&home, &run, &text, chosen.answerer).await? {
+        Some(open) => (home.dir.join("inbox").join(&open.input), open.file),
+        None => {
+            let answered = match &run.row {
+                Some(row) => home.reader().answered_since(&pipeline, row, chosen.answerer)?,
+                None => BTreeSet::new(),
             };
-            writeln!(stdout(), "run {}: nothing to retry, {why}", run.run)?;
+            let rows = write_rows(&home, &run, &answered, &file.0).await?;
+            if rows == 0 {
+                return nothing(&home, &run, !answered.is_empty(), args.json).await;
+            }
+            (file.0.clone(), format!("{} of run {}", show::rows(rows, "failed "), run.short()))
         }
-        return Ok(Exit::Done);
-    }
-    let called = format!("{} of run {}", show::rows(rows, "failed "), run.short());
-    job(dir, home, &run, (&pipeline, &text), chosen, &file.0, called, &args).perform().await
-}
-
-#[expect(clippy::too_many_arguments, reason = "two callers, a screen apart")]
-fn job<'a>(
-    dir: &Path,
-    home: Home,
-    run: &Run,
-    (pipeline, pipeline_text): (&'a Pipeline, &'a str),
-    chosen: Chosen,
-    source: &'a Path,
-    called: String,
-    args: &cli::Retry,
-) -> Job<'a> {
-    Job {
+    };
+    let job = Job {
         chosen,
         resume: line(dir, &["retry", run.run.as_str()]),
         home,
         command: "retry",
-        pipeline,
-        pipeline_text,
-        source,
+        pipeline: &pipeline,
+        pipeline_text: &text,
+        source: &source,
         suffix: ".retry.jsonl",
         called,
         again: args.again,
         json: args.json,
+    };
+    job.perform().await
+}
+
+/// Says why there is nothing to ask.
+async fn nothing(home: &Home, run: &Run, are_answered: bool, json: bool) -> Result<Exit> {
+    if json {
+        show::json_line(&mut stdout().lock(), &run.json(home).await?)?;
+        return Ok(Exit::Done);
     }
+    let why = match &run.refused {
+        Some(refused) => &format!("it was refused: {refused}"),
+        None if run.counts().failed == 0 => "no row failed",
+        None if are_answered => "all failed rows that can be asked are answered by now",
+        None => "all failed rows are ones that cannot be asked: mend them in the file",
+    };
+    writeln!(stdout(), "run {}: nothing to retry, {why}", run.run)?;
+    Ok(Exit::Done)
 }
 
 /// A retry of the run that is not at its end: the same command goes on with it. Its rows are those that had failed then.
