@@ -6,7 +6,7 @@ const IN_FLIGHT: u64 = 20;
 const WASTE: u64 = IN_FLIGHT + 2 * 24;
 
 async fn slow() -> (Desk, ModelServer) {
-    let (desk, server) = Desk::asking(Script::default().latency(Duration::from_millis(20))).await;
+    let (desk, server) = Desk::asking(Script::default().latency(Duration::from_millis(100))).await;
     (desk.with_rows(ROWS, &format!("rows_per_shard = 50\nmax_in_flight = {IN_FLIGHT}")), server)
 }
 
@@ -124,8 +124,11 @@ async fn a_run_that_cannot_end_says_so_instead_of_waiting_for_ever() {
     until_called(&server, 100).await;
     signal(&run, "-INT");
     ended(run).await;
-    let shards = fs::read_dir(desk.path(".tasuki/shards")).unwrap().flatten().next().unwrap().path();
-    fs::write(shards.join("00000011.ndjson"), "junk").unwrap();
+    let folder = |bucket: &str| fs::read_dir(desk.path(bucket)).unwrap().flatten().next().map(|run| run.path());
+    let (shards, answers) = (folder(".tasuki/shards").unwrap(), folder(".tasuki/answers"));
+    let answered = |name: &String| answers.as_ref().is_some_and(|answers| answers.join(name).exists());
+    let left = (0..12).map(|shard| format!("{shard:08}.ndjson")).find(|name| !answered(name));
+    fs::write(shards.join(left.expect("it was stopped halfway")), "junk").unwrap();
     let done = desk.run().await;
     assert_eq!(done.code, Some(1), "{done:?}");
     assert!(done.err.contains("corrupt") && done.err.contains("tasuki cancel"), "{done:?}");
