@@ -180,7 +180,7 @@ pub const VARIABLES: &[Variable] = &[
         ALL,
         Kind::Text("directives of tracing's EnvFilter", |_| true),
         Unset::Nothing,
-        "what is logged; without it info",
+        "what is logged; without it warn,tasuki=info",
     ),
     variable(
         "GOOGLE_CLOUD_PROJECT",
