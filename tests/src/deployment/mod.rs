@@ -1,11 +1,13 @@
 //! A whole deployment on this machine: the three services as processes, the storage stand-in, Google's emulators of Spanner
 //! and Pub/Sub, the scripted model server, and a relay of events that plays Eventarc and Cloud Scheduler.
 
+mod bigquery;
 mod chaos;
 mod eventarc;
 mod notices;
 mod service;
 
+pub use bigquery::Dataset;
 pub use chaos::Chaos;
 pub use eventarc::{Delivery, Eventarc};
 pub use service::Service;
@@ -113,8 +115,13 @@ impl Deployment {
     /// Drops a file in the inbox. Returns the run that it starts.
     pub fn drop_rows(&self, file: &str, rows: impl Iterator<Item = u64>) -> Result<RunId> {
         let lines: String = rows.map(|row| format!("{{\"id\":\"k{row:06}\",\"text\":\"entry {row}\"}}\n")).collect();
+        self.drop_file(file, lines)
+    }
+
+    /// The same with any file.
+    pub fn drop_file(&self, file: &str, text: String) -> Result<RunId> {
         let name = format!("words/{file}");
-        let generation = self.storage.put(&self.buckets.inbox, &name, lines)?;
+        let generation = self.storage.put(&self.buckets.inbox, &name, text)?;
         Ok(RunId::of(&self.buckets.inbox, &name, generation))
     }
 

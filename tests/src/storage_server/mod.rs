@@ -114,6 +114,11 @@ impl StorageServer {
         events
     }
 
+    /// From now on what is written to this bucket says to be so old: sweeps go by age.
+    pub fn age(&self, bucket: &str, age: Duration) {
+        self.served.store().aged.insert(bucket.to_owned(), age);
+    }
+
     /// The next `times` requests of this kind go wrong (`u32::MAX`: until [`StorageServer::heal`]). Of several faults for one
     /// request the one that was set first is met.
     pub fn fault(&self, on: On, times: u32, fault: Fault) {

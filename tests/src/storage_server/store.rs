@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::time::Duration;
 use tasuki_relay::clock::{Clock, Millis};
 use tasuki_relay::ports::Generation;
 use tokio::sync::mpsc::UnboundedSender;
@@ -94,6 +95,8 @@ pub(super) struct Store {
     sessions: BTreeMap<String, Session>,
     last_generation: Generation,
     last_created: Millis,
+    /// By bucket: how much older than they are its objects say to be.
+    pub(super) aged: BTreeMap<String, Duration>,
     pub(super) listeners: Vec<UnboundedSender<Finalized>>,
 }
 
@@ -105,6 +108,7 @@ impl Store {
             sessions: BTreeMap::new(),
             last_generation: 0,
             last_created: Millis::default(),
+            aged: BTreeMap::new(),
             listeners: Vec::new(),
         }
     }
@@ -145,8 +149,9 @@ impl Store {
         let Insert { bucket, name, sent, .. } = insert;
         let content_type = sent.content_type.unwrap_or_else(|| "application/octet-stream".to_owned());
         let crc32c = crc32c::crc32c(&body);
-        let stored =
-            Stored { bucket, name, generation, created: now, content_type, metadata: sent.metadata, crc32c, body };
+        let age = self.aged.get(&bucket).copied().unwrap_or_default();
+        let created = Millis(now.0.saturating_sub(age.as_millis() as u64));
+        let stored = Stored { bucket, name, generation, created, content_type, metadata: sent.metadata, crc32c, body };
         if sent.crc32c.is_some_and(|told| told != stored.crc32c_text()) {
             return Err(StatusCode::BAD_REQUEST);
         }

@@ -3,9 +3,10 @@
 use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
 use std::time::Duration;
-use tasuki_tests::deployment::{Chaos, Delivery, Deployment, Setup};
+use tasuki_tests::deployment::{Chaos, Dataset, Delivery, Deployment, Setup};
 use tasuki_tests::emulators::{Needs, trial};
 use tasuki_tests::model_server::Script;
+use tasuki_tests::storage_server::{Fault, On, Op};
 use tokio_util::sync::CancellationToken;
 
 const EMULATORS: &[Needs] = &[Needs::Spanner, Needs::PubSub];
@@ -19,9 +20,15 @@ pub fn trials() -> Vec<Trial> {
             &[Needs::SpannerWithFaults, Needs::PubSub],
             aborting,
         ),
+        trial("a_bigquery_table_becomes_rows_in_spanner_and_one_notice", EVERYTHING, a_table),
+        trial("replies_of_storage_that_are_lost_pay_for_nothing_twice", EMULATORS, lost_replies),
+        trial("an_outage_of_storage_is_outlived", EMULATORS, outage),
+        trial("with_every_event_lost_the_sweeps_bring_every_row_home", EMULATORS, sweeps_alone),
         trial("services_that_are_killed_stopped_and_terminated_lose_nothing", EMULATORS, blows),
     ]
 }
+
+const EVERYTHING: &[Needs] = &[Needs::Spanner, Needs::PubSub, Needs::BigQuery];
 
 const ROWS: u64 = 300;
 
@@ -52,6 +59,64 @@ async fn aborting() -> Result<()> {
     let run = deployment.drop_rows("rows.jsonl", 0..ROWS)?;
     ensure!(deployment.end_of(&run).await? == "COMPLETE");
     deployment.check_end(&run, ROWS).await?;
+    ensure!(deployment.model.tally().calls() == ROWS, "{} calls for {ROWS} rows", deployment.model.tally().calls());
+    Ok(())
+}
+
+async fn a_table() -> Result<()> {
+    let rows = 3_000;
+    let dataset = Dataset::fresh(rows).await?;
+    let setup = Setup { variables: dataset.variables()?, ..Setup::default() };
+    let deployment = Deployment::start(Script::default(), setup).await?;
+    let run = deployment.drop_file("entries.run.toml", dataset.run_file())?;
+    ensure!(deployment.end_of(&run).await? == "COMPLETE");
+    deployment.check_end(&run, rows).await?;
+    ensure!(deployment.model.tally().calls() == rows, "{} calls for {rows} rows", deployment.model.tally().calls());
+    Ok(())
+}
+
+async fn lost_replies() -> Result<()> {
+    let deployment = Deployment::start(Script::default(), Setup::default()).await?;
+    for bucket in [&deployment.buckets.shards, &deployment.buckets.answers, &deployment.buckets.state] {
+        deployment.storage.fault(On::op(Op::Insert).bucket(bucket), 10, Fault::LostReply);
+    }
+    let run = deployment.drop_rows("rows.jsonl", 0..ROWS)?;
+    ensure!(deployment.end_of(&run).await? == "COMPLETE");
+    deployment.check_end(&run, ROWS).await?;
+    ensure!(deployment.storage.faults_left() == 0, "{} faults were not met", deployment.storage.faults_left());
+    ensure!(deployment.model.tally().calls() == ROWS, "{} calls for {ROWS} rows", deployment.model.tally().calls());
+    Ok(())
+}
+
+async fn outage() -> Result<()> {
+    let delivery = Delivery { sweep_every: Duration::from_secs(2), ..Delivery::default() };
+    let script = Script::default().latency(Duration::from_millis(300));
+    let deployment = Deployment::start(script, Setup { delivery, ..Setup::default() }).await?;
+    let run = deployment.drop_rows("rows.jsonl", 0..ROWS)?;
+    while deployment.model.tally().calls() < ROWS / 4 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    deployment.storage.fault(On::any(), u32::MAX, Fault::Status(503));
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    deployment.storage.heal();
+    ensure!(deployment.end_of(&run).await? == "COMPLETE");
+    deployment.check_end(&run, ROWS).await?;
+    // What was answered is kept in memory, and written when storage is back.
+    ensure!(deployment.model.tally().calls() == ROWS, "{} calls for {ROWS} rows", deployment.model.tally().calls());
+    Ok(())
+}
+
+async fn sweeps_alone() -> Result<()> {
+    let delivery = Delivery { lost: 100, sweep_every: Duration::from_secs(1), ..Delivery::default() };
+    let deployment = Deployment::start(Script::default(), Setup { delivery, ..Setup::default() }).await?;
+    for bucket in [&deployment.buckets.inbox, &deployment.buckets.shards, &deployment.buckets.answers] {
+        // Sweeps leave what is younger than ten minutes to its event.
+        deployment.storage.age(bucket, Duration::from_secs(900));
+    }
+    let run = deployment.drop_rows("rows.jsonl", 0..ROWS)?;
+    ensure!(deployment.end_of(&run).await? == "COMPLETE");
+    deployment.check_end(&run, ROWS).await?;
+    ensure!(deployment.eventarc.lost() > 0, "events were delivered: {}", deployment.eventarc.summary());
     ensure!(deployment.model.tally().calls() == ROWS, "{} calls for {ROWS} rows", deployment.model.tally().calls());
     Ok(())
 }
