@@ -21,8 +21,11 @@ use tokio_util::sync::CancellationToken;
 
 /// How long a shard that is left with withheld rows waits for a success elsewhere in its run.
 const WITHHELD_PATIENCE: Duration = Duration::from_secs(5);
-/// Tries to write a finished answers object before its claim is given back.
-const ANSWERS_TRIES: u32 = 3;
+/// Answers that storage does not take are offered again for so long: they are paid for, and no checkpoint can hold them either.
+/// About as long as an outage of storage that nobody would plan for; the shard's place is taken meanwhile.
+const ANSWERS_FOR: Duration = Duration::from_secs(600);
+/// The first and the longest pause between two offers.
+const OFFERS: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
 
 /// A shard at work under one claim.
 pub(crate) struct Epoch {
@@ -244,13 +247,17 @@ impl Epoch {
 
     async fn write_answers(&self, header: &Header) -> Result<Verdict, Why> {
         let effort = Effort { epochs: self.epoch, busy: self.job.turned_away() };
-        let mut tries = 0;
+        let (start, mut pause) = (self.generator.clock.instant(), OFFERS.0);
         loop {
-            tries += 1;
-            match self.generator.write_answers(header, &self.done, effort).await {
-                Err(why) if tries >= ANSWERS_TRIES => return Err(why),
-                Err(_) => sleep(Duration::from_secs(1 << tries)).await,
-                done => return done,
+            let written = self.generator.write_answers(header, &self.done, effort).await;
+            let late = self.generator.clock.instant() >= start + ANSWERS_FOR;
+            if late || !matches!(written, Err(Why::Unconfirmed(_))) {
+                return written;
+            }
+            tokio::select! {
+                biased;
+                () = self.generator.jobs.stop().cancelled() => return written,
+                () = sleep(pause) => pause = (2 * pause).min(OFFERS.1),
             }
         }
     }
