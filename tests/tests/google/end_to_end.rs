@@ -3,6 +3,7 @@
 use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
 use std::time::Duration;
+use tasuki_relay::names::RunId;
 use tasuki_tests::deployment::{Chaos, Dataset, Delivery, Deployment, Setup};
 use tasuki_tests::emulators::{Needs, trial};
 use tasuki_tests::model_server::Script;
@@ -32,12 +33,24 @@ const EVERYTHING: &[Needs] = &[Needs::Spanner, Needs::PubSub, Needs::BigQuery];
 
 const ROWS: u64 = 300;
 
+async fn completes(deployment: &Deployment, run: &RunId, rows: u64) -> Result<()> {
+    let state = deployment.end_of(run).await?;
+    ensure!(state == "COMPLETE", "the run ended {state}");
+    deployment.check_end(run, rows).await
+}
+
+/// Every prompt is another one: as many calls as rows.
+fn paid_once(deployment: &Deployment, rows: u64) -> Result<()> {
+    let calls = deployment.model.tally().calls();
+    ensure!(calls == rows, "{calls} calls for {rows} rows");
+    Ok(())
+}
+
 async fn a_dropped_file() -> Result<()> {
     let deployment = Deployment::start(Script::default(), Setup::default()).await?;
     let run = deployment.drop_rows("rows.jsonl", 0..ROWS)?;
-    ensure!(deployment.end_of(&run).await? == "COMPLETE");
-    deployment.check_end(&run, ROWS).await?;
-    ensure!(deployment.model.tally().calls() == ROWS, "{} calls for {ROWS} rows", deployment.model.tally().calls());
+    completes(&deployment, &run, ROWS).await?;
+    paid_once(&deployment, ROWS)?;
     Ok(())
 }
 
@@ -46,10 +59,9 @@ async fn doubled_and_cut() -> Result<()> {
     let script = Script::default().latency(Duration::from_millis(1_500));
     let deployment = Deployment::start(script, Setup { delivery, ..Setup::default() }).await?;
     let run = deployment.drop_rows("rows.jsonl", 0..ROWS)?;
-    ensure!(deployment.end_of(&run).await? == "COMPLETE");
-    deployment.check_end(&run, ROWS).await?;
+    completes(&deployment, &run, ROWS).await?;
     ensure!(deployment.eventarc.again() > 0, "no push was cut: {}", deployment.eventarc.summary());
-    ensure!(deployment.model.tally().calls() == ROWS, "{} calls for {ROWS} rows", deployment.model.tally().calls());
+    paid_once(&deployment, ROWS)?;
     Ok(())
 }
 
@@ -57,9 +69,8 @@ async fn aborting() -> Result<()> {
     let setup = Setup { spanner_faults: true, ..Setup::default() };
     let deployment = Deployment::start(Script::default(), setup).await?;
     let run = deployment.drop_rows("rows.jsonl", 0..ROWS)?;
-    ensure!(deployment.end_of(&run).await? == "COMPLETE");
-    deployment.check_end(&run, ROWS).await?;
-    ensure!(deployment.model.tally().calls() == ROWS, "{} calls for {ROWS} rows", deployment.model.tally().calls());
+    completes(&deployment, &run, ROWS).await?;
+    paid_once(&deployment, ROWS)?;
     Ok(())
 }
 
@@ -69,9 +80,8 @@ async fn a_table() -> Result<()> {
     let setup = Setup { variables: dataset.variables()?, ..Setup::default() };
     let deployment = Deployment::start(Script::default(), setup).await?;
     let run = deployment.drop_file("entries.run.toml", dataset.run_file())?;
-    ensure!(deployment.end_of(&run).await? == "COMPLETE");
-    deployment.check_end(&run, rows).await?;
-    ensure!(deployment.model.tally().calls() == rows, "{} calls for {rows} rows", deployment.model.tally().calls());
+    completes(&deployment, &run, rows).await?;
+    paid_once(&deployment, rows)?;
     Ok(())
 }
 
@@ -81,10 +91,9 @@ async fn lost_replies() -> Result<()> {
         deployment.storage.fault(On::op(Op::Insert).bucket(bucket), 10, Fault::LostReply);
     }
     let run = deployment.drop_rows("rows.jsonl", 0..ROWS)?;
-    ensure!(deployment.end_of(&run).await? == "COMPLETE");
-    deployment.check_end(&run, ROWS).await?;
+    completes(&deployment, &run, ROWS).await?;
     ensure!(deployment.storage.faults_left() == 0, "{} faults were not met", deployment.storage.faults_left());
-    ensure!(deployment.model.tally().calls() == ROWS, "{} calls for {ROWS} rows", deployment.model.tally().calls());
+    paid_once(&deployment, ROWS)?;
     Ok(())
 }
 
@@ -98,11 +107,9 @@ async fn outage() -> Result<()> {
     }
     deployment.storage.fault(On::any(), u32::MAX, Fault::Status(503));
     tokio::time::sleep(Duration::from_secs(15)).await;
-    deployment.storage.heal();
-    ensure!(deployment.end_of(&run).await? == "COMPLETE");
-    deployment.check_end(&run, ROWS).await?;
-    // What was answered is kept in memory, and written when storage is back.
-    ensure!(deployment.model.tally().calls() == ROWS, "{} calls for {ROWS} rows", deployment.model.tally().calls());
+    deployment.storage.heal(); // what was answered meanwhile is in memory, and written now
+    completes(&deployment, &run, ROWS).await?;
+    paid_once(&deployment, ROWS)?;
     Ok(())
 }
 
@@ -114,10 +121,9 @@ async fn sweeps_alone() -> Result<()> {
         deployment.storage.age(bucket, Duration::from_secs(900));
     }
     let run = deployment.drop_rows("rows.jsonl", 0..ROWS)?;
-    ensure!(deployment.end_of(&run).await? == "COMPLETE");
-    deployment.check_end(&run, ROWS).await?;
+    completes(&deployment, &run, ROWS).await?;
     ensure!(deployment.eventarc.lost() > 0, "events were delivered: {}", deployment.eventarc.summary());
-    ensure!(deployment.model.tally().calls() == ROWS, "{} calls for {ROWS} rows", deployment.model.tally().calls());
+    paid_once(&deployment, ROWS)?;
     Ok(())
 }
 
