@@ -20,6 +20,15 @@ emulators_stop() {
   for group in "${emulator_groups[@]:-}"; do
     [ -n "$group" ] && kill -TERM -- "-$group" 2>/dev/null
   done
+  # One that waits for a stream to end would stay.
+  for group in "${emulator_groups[@]:-}"; do
+    [ -n "$group" ] || continue
+    for _ in 1 2 3 4 5 6 7 8 9 10; do
+      kill -0 -- "-$group" 2>/dev/null || break
+      sleep 0.2
+    done
+    kill -KILL -- "-$group" 2>/dev/null
+  done
   emulator_groups=()
 }
 

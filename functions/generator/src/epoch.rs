@@ -25,7 +25,7 @@ const WITHHELD_PATIENCE: Duration = Duration::from_secs(5);
 /// About as long as an outage of storage that nobody would plan for; the shard's place is taken meanwhile.
 const ANSWERS_FOR: Duration = Duration::from_secs(600);
 /// The first and the longest pause between two offers.
-const OFFERS: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
+const OFFERS: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(10));
 
 /// A shard at work under one claim.
 pub(crate) struct Epoch {
@@ -245,18 +245,27 @@ impl Epoch {
         if halted == Some(Halt::Parked) { Ok(Verdict::Done) } else { Err(why) }
     }
 
-    async fn write_answers(&self, header: &Header) -> Result<Verdict, Why> {
+    /// Offers the answers until storage takes them. What cannot be offered any longer must at least be in a checkpoint.
+    async fn write_answers(&mut self, header: &Header) -> Result<Verdict, Why> {
         let effort = Effort { epochs: self.epoch, busy: self.job.turned_away() };
         let (start, mut pause) = (self.generator.clock.instant(), OFFERS.0);
+        let stopping = self.generator.jobs.stop().clone();
         loop {
-            let written = self.generator.write_answers(header, &self.done, effort).await;
+            let written = tokio::select! {
+                biased;
+                written = self.generator.write_answers(header, &self.done, effort) => written,
+                () = stopping.cancelled() => return Err(Why::Stopping), // created or not: whoever comes next looks
+            };
+            let Err(Why::Unconfirmed(what)) = &written else { return written };
+            let saved = self.save(Vec::new()).await;
             let late = self.generator.clock.instant() >= start + ANSWERS_FOR;
-            if late || !matches!(written, Err(Why::Unconfirmed(_))) {
+            if late || (saved && !self.job.lease.may_spend()) {
                 return written;
             }
+            tracing::warn!(shard = %self.job.id, "storage does not take the answers, which are offered again: {what}");
             tokio::select! {
                 biased;
-                () = self.generator.jobs.stop().cancelled() => return written,
+                () = stopping.cancelled() => return written,
                 () = sleep(pause) => pause = (2 * pause).min(OFFERS.1),
             }
         }

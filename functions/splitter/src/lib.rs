@@ -126,7 +126,7 @@ impl Splitter {
             Claimed::Ended => return Ok(Verdict::Done),
             Claimed::Live | Claimed::Free(_) => return Err(Why::LiveClaim),
         };
-        match self.split_or_snapshot(&run, &dropped, &event, live).await {
+        match self.unless_stopped(self.split_or_snapshot(&run, &dropped, &event, live)).await {
             Ok(None) => claim.end().await?,
             Ok(Some((plan, snapshot))) => {
                 // From here on every process that hears of the run works on its parts: the claim is free for them.

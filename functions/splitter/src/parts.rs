@@ -44,6 +44,9 @@ impl Splitter {
         }
         let mut held_elsewhere = false;
         for part in snapshot.parts(plan.rows_per_shard) {
+            if self.jobs.stop().is_cancelled() {
+                return Err(Why::Stopping.into());
+            }
             let name = names::split_part(&plan.run, part.part);
             match self.claims.standing(&name).await? {
                 Some(Standing::Ended) => continue,
@@ -56,7 +59,8 @@ impl Splitter {
             match self.claim(&name).await? {
                 Claimed::Ended => (),
                 Claimed::Live | Claimed::Free(_) => held_elsewhere = true,
-                Claimed::Won(claim) => match self.split_part(plan, pipeline, snapshot, part).await {
+                Claimed::Won(claim) => match self.unless_stopped(self.split_part(plan, pipeline, snapshot, part)).await
+                {
                     Ok(()) => claim.end().await?,
                     Err(ended) => {
                         claim.release().await;
@@ -66,6 +70,19 @@ impl Splitter {
             }
         }
         if held_elsewhere { Err(Why::LiveClaim.into()) } else { Ok(()) }
+    }
+
+    /// Cuts work short when the process stops: a read of a snapshot may take minutes. Shards on their way are written or not:
+    /// whoever takes the part up looks.
+    pub(crate) async fn unless_stopped<T, E: From<Why>>(
+        &self,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        tokio::select! {
+            biased;
+            done = work => done,
+            () = self.jobs.stop().cancelled() => Err(Why::Stopping.into()),
+        }
     }
 
     /// Reads a part from its start, as keys are told apart from there, and writes the shards from the first absent one on.

@@ -147,7 +147,10 @@ impl From<RowsError> for Ended {
 
 impl From<RecordsError> for Ended {
     fn from(error: RecordsError) -> Ended {
-        Ended::Later(Why::Unconfirmed(error.to_string()))
+        Ended::Later(match error {
+            RecordsError::Systemic(what) => Why::Systemic(what),
+            other => Why::Unconfirmed(other.to_string()),
+        })
     }
 }
 

@@ -29,6 +29,8 @@ use tokio_util::sync::CancellationToken;
 
 /// A claim is renewed so often within its lease: three renewals may fail.
 const HEARTBEATS_PER_LEASE: u32 = 4;
+/// The last spans and metrics are sent within so long, or not at all: a stop takes 8 s at most.
+const TELEMETRY_WITHIN: Duration = Duration::from_secs(1);
 /// Work that goes on after the server has stopped is given up after so long.
 const END_WITHIN: Duration = Duration::from_millis(500);
 
@@ -140,7 +142,7 @@ pub fn run<F>(role: Role, leg: impl FnOnce(Arc<Platform>) -> F) -> ExitCode
 where
     F: Future<Output = Result<Arc<dyn Leg>, StartError>>,
 {
-    let settings = match settings::read(role, std::env::vars()) {
+    let settings = match settings::read(role, environment()) {
         Ok(settings) => settings,
         Err(mistakes) => return refused(role, &mistakes.to_string()),
     };
@@ -152,11 +154,17 @@ where
     let served = runtime.block_on(async {
         let telemetry = start_telemetry(&settings)?;
         let served = start(settings, leg).await;
-        telemetry.stop().await;
+        tokio::time::timeout(TELEMETRY_WITHIN, telemetry.stop()).await.ok();
         served
     });
     runtime.shutdown_timeout(END_WITHIN);
     served.map_or_else(|error| refused(role, &error.to_string()), |()| ExitCode::SUCCESS)
+}
+
+/// A value that is no text cannot be right: it is read as what is left of it.
+fn environment() -> impl Iterator<Item = (String, String)> {
+    let text = |value: std::ffi::OsString| value.to_string_lossy().into_owned();
+    std::env::vars_os().map(move |(name, value)| (text(name), text(value)))
 }
 
 async fn start<F>(settings: Settings, leg: impl FnOnce(Arc<Platform>) -> F) -> Result<(), StartError>

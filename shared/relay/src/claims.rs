@@ -325,11 +325,15 @@ impl Held {
             Err(error) => error,
         };
         let found = self.objects.read(Bucket::State, &self.name, None).await?;
-        let Some(found) = found.filter(|found| found.body == encode(body)) else {
-            self.lease.lost.store(true, Ordering::Relaxed);
-            return Err(error);
-        };
-        if found.meta.generation == known { Err(error) } else { Ok(found.meta.generation) }
+        match found {
+            // Still as we knew it: the write had no effect, and nobody else wrote.
+            Some(found) if found.meta.generation == known => Err(error),
+            Some(found) if found.body == encode(body) => Ok(found.meta.generation),
+            _ => {
+                self.lease.lost.store(true, Ordering::Relaxed);
+                Err(error)
+            }
+        }
     }
 }
 

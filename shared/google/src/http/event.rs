@@ -46,8 +46,7 @@ struct Resource {
     bucket: String,
     name: String,
     generation: Number,
-    #[serde(default)]
-    metadata: BTreeMap<String, String>,
+    metadata: Option<BTreeMap<String, String>>,
 }
 
 /// Google's JSON has 64-bit numbers as text.
@@ -75,10 +74,8 @@ struct Pushed {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Message {
-    #[serde(default)]
-    attributes: BTreeMap<String, String>,
-    #[serde(default)]
-    data: String,
+    attributes: Option<BTreeMap<String, String>>,
+    data: Option<String>,
     message_id: Option<String>,
 }
 
@@ -103,15 +100,16 @@ pub fn read(headers: &HeaderMap, body: &[u8]) -> Result<Hint, NotAHint> {
 }
 
 fn wrapped(message: Message) -> Result<Hint, NotAHint> {
-    if let Some(kind) = message.attributes.get("eventType") {
+    let attributes = message.attributes.unwrap_or_default();
+    if let Some(kind) = attributes.get("eventType") {
         expect(kind, OBJECT_FINALIZE)?;
     }
-    if !message.data.is_empty() {
-        let data = data_encoding::BASE64.decode(message.data.as_bytes());
+    if let Some(data) = message.data.filter(|data| !data.is_empty()) {
+        let data = data_encoding::BASE64.decode(data.as_bytes());
         return resource(&data.map_err(|_| NotAHint::Malformed("its data is not base64"))?, message.message_id);
     }
     // A notification with the payload format NONE has only attributes.
-    let attribute = |name: &str| message.attributes.get(name).cloned();
+    let attribute = |name: &str| attributes.get(name).cloned();
     let hint = || {
         Some(Hint {
             bucket: attribute("bucketId")?,
@@ -132,7 +130,7 @@ fn resource(body: &[u8], id: Option<String>) -> Result<Hint, NotAHint> {
     let resource: Resource =
         serde_json::from_slice(body).map_err(|_| NotAHint::Malformed("its data is no object resource"))?;
     let generation = resource.generation.value().ok_or(NotAHint::Malformed("its generation is no number"))?;
-    let traceparent = resource.metadata.get(TRACEPARENT).cloned();
+    let traceparent = resource.metadata.unwrap_or_default().remove(TRACEPARENT);
     Ok(Hint { bucket: resource.bucket, name: resource.name, generation, traceparent, id })
 }
 

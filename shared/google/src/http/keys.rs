@@ -15,7 +15,7 @@ use tokio::sync::Mutex;
 const GOOGLE: &str = "https://www.googleapis.com/oauth2/v3/certs";
 /// Keys are fetched anew after so long: they change about once a week.
 const FRESH_FOR: Duration = Duration::from_secs(3_600);
-/// An unknown key is asked for at most so often: tokens with invented keys must not become a storm of requests.
+/// Keys are asked for at most so often: neither invented keys nor an address that hangs must become a storm of requests.
 const ASKED_AGAIN_AFTER: Duration = Duration::from_secs(10);
 /// A reply must be there within so long.
 const WITHIN: Duration = Duration::from_secs(10);
@@ -42,7 +42,10 @@ pub(super) struct Keys {
 #[derive(Default)]
 struct Known {
     keys: BTreeMap<String, DecodingKey>,
-    asked: Option<Millis>,
+    /// When they were fetched.
+    fetched: Option<Millis>,
+    /// When that was last tried.
+    tried: Option<Millis>,
 }
 
 impl Keys {
@@ -54,18 +57,18 @@ impl Keys {
     /// The key of this name. One caller fetches, the others wait for it.
     pub(super) async fn get(&self, name: &str) -> Result<DecodingKey, NoKey> {
         let mut known = self.known.lock().await;
-        let age = known.asked.map(|asked| self.clock.now().since(asked));
-        let key = known.keys.get(name);
-        let wait = if key.is_some() { FRESH_FOR } else { ASKED_AGAIN_AFTER };
-        if age.is_none_or(|age| age >= wait) {
-            match self.fetch().await {
-                Some(keys) => *known = Known { keys, asked: Some(self.clock.now()) },
-                // Keys that are known go on to count while their address cannot be reached.
-                None if key.is_none() => return Err(NoKey::Unreachable),
-                None => (),
+        let now = self.clock.now();
+        let older = |time: Option<Millis>, than| time.is_none_or(|time| now.since(time) >= than);
+        let wanted = !known.keys.contains_key(name) || older(known.fetched, FRESH_FOR);
+        if wanted && older(known.tried, ASKED_AGAIN_AFTER) {
+            known.tried = Some(now);
+            if let Some(keys) = self.fetch().await {
+                (known.keys, known.fetched) = (keys, Some(now));
             }
         }
-        known.keys.get(name).cloned().ok_or(NoKey::Unknown)
+        // Keys that are known go on to count while their address cannot be reached.
+        let missing = if known.fetched == known.tried { NoKey::Unknown } else { NoKey::Unreachable };
+        known.keys.get(name).cloned().ok_or(missing)
     }
 
     async fn fetch(&self) -> Option<BTreeMap<String, DecodingKey>> {

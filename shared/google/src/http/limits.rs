@@ -14,5 +14,6 @@ pub(super) const IDLE_PING: Duration = Duration::from_secs(30);
 pub(super) const STREAMS_MAX: u32 = 250;
 /// Connections at once. Cloud Run's front end keeps few; beyond that somebody else is calling.
 pub(super) const CONNECTIONS_MAX: usize = 1_024;
-/// Cloud Run ends a process 10 s after SIGTERM ("Container runtime contract" of its documentation): two are kept for the exit.
-pub(super) const STOP_WITHIN: Duration = Duration::from_secs(8);
+/// Cloud Run ends a process 10 s after SIGTERM ("Container runtime contract" of its documentation): what is left of the 8 s that a
+/// stop may take is for telemetry and the exit.
+pub(super) const STOP_WITHIN: Duration = Duration::from_millis(6_500);

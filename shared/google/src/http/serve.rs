@@ -68,12 +68,15 @@ pub async fn serve(listener: TcpListener, server: Server) -> io::Result<()> {
         .max_concurrent_streams(STREAMS_MAX);
     let (graceful, connections) = (GracefulShutdown::new(), Arc::new(Semaphore::new(CONNECTIONS_MAX)));
     loop {
-        let permit = Arc::clone(&connections).acquire_owned().await.expect("it is never closed");
-        let stream = tokio::select! {
+        let taken = async {
+            let permit = Arc::clone(&connections).acquire_owned().await.expect("it is never closed");
+            listener.accept().await.map(|(stream, _)| (stream, permit))
+        };
+        let (stream, permit) = tokio::select! {
             biased;
             () = server.server.stop.cancelled() => break,
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
+            accepted = taken => match accepted {
+                Ok(taken) => taken,
                 Err(error) => {
                     // Too many open files, or a connection that was gone before it was taken: neither ends the service.
                     tracing::warn!(kind = %error.kind(), "no connection taken");
@@ -87,10 +90,13 @@ pub async fn serve(listener: TcpListener, server: Server) -> io::Result<()> {
             let server = Arc::clone(&server);
             async move { Ok::<_, Infallible>(server.answer(request).await) }
         });
-        let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service).into_owned());
+        let (watcher, builder) = (graceful.watcher(), builder.clone());
         tokio::spawn(async move {
-            // A connection that breaks is the caller's to tell: it delivers again.
-            let _ = connection.await;
+            // Which HTTP it is is read without a limit: who says nothing at all would keep its place for ever.
+            if matches!(timeout(HEAD_WITHIN, stream.readable()).await, Ok(Ok(()))) {
+                // A connection that breaks is the caller's to tell: it delivers again.
+                let _ = watcher.watch(builder.serve_connection(TokioIo::new(stream), service)).await;
+            }
             drop(permit);
         });
     }

@@ -57,7 +57,7 @@ impl Reader {
             concurrency: self.number("TASUKI_CONCURRENCY") as usize,
             ack_deadline: Duration::from_secs(self.number("TASUKI_ACK_DEADLINE")),
             lease: Duration::from_secs(self.number("TASUKI_LEASE")),
-            inbox_retention: Duration::from_secs(self.number("TASUKI_INBOX_RETENTION") * DAY),
+            inbox_retention: Duration::from_secs(self.number("TASUKI_INBOX_RETENTION").saturating_mul(DAY)),
             callers: self.callers(),
             project: self.optional("GOOGLE_CLOUD_PROJECT"),
             log: self.optional("TASUKI_LOG"),
@@ -71,7 +71,7 @@ impl Reader {
         if sources.is_some() != staging.is_some() {
             self.mistake("TASUKI_BIGQUERY_SOURCES and TASUKI_BIGQUERY_STAGING go together: set both or none");
         }
-        let bytes_max = self.number("TASUKI_BIGQUERY_GIB_MAX") * GIB;
+        let bytes_max = self.number("TASUKI_BIGQUERY_GIB_MAX").saturating_mul(GIB);
         let (sources, staging) = (list(&sources?), staging?);
         let project = self.project_for("BigQuery");
         Some(BigQuery { project, sources, staging, bytes_max })
@@ -134,7 +134,8 @@ impl Reader {
             self.mistake("TASUKI_SPANNER_DATABASE is not set: the store, as projects/P/instances/I/databases/D");
         }
         if self.set.contains_key(ON_CLOUD_RUN) {
-            for name in settings.emulators.keys() {
+            let jwks = settings.callers.as_ref().and_then(|callers| callers.jwks.as_ref()).map(|_| "TASUKI_OIDC_JWKS");
+            for name in settings.emulators.keys().copied().chain(jwks) {
                 self.mistake(format!("{name} is set on Cloud Run: a deployed service asks Google's services only"));
             }
         }

@@ -136,9 +136,9 @@ pub const VARIABLES: &[Variable] = &[
     variable(
         "TASUKI_ACK_DEADLINE",
         ALL,
-        Kind::Number("s", 10, 600),
+        Kind::Number("s", 30, 600),
         Unset::Is("600"),
-        "how long a request waits for its work: the ack deadline of the subscription that calls (Pub/Sub: 10 to 600)",
+        "how long a request waits for its work: the ack deadline of the subscription that calls (Pub/Sub: 600 at most)",
     ),
     variable(
         "TASUKI_LEASE",
@@ -171,7 +171,7 @@ pub const VARIABLES: &[Variable] = &[
     variable(
         "TASUKI_OIDC_JWKS",
         ALL,
-        HOST,
+        Kind::Text("an http(s) address", |text| text.contains("://") && is_host(text)),
         Unset::Nothing,
         "where the public keys of the tokens are; without it Google's",
     ),
