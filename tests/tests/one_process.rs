@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 use tasuki_generator::{Generator, Settings};
 use tasuki_loader::Loader;
+use tasuki_relay::claims::{Claimed, Claims, Timing};
 use tasuki_relay::clock::{Chance, Clock, Millis};
 use tasuki_relay::names::{self, Bucket, RunId, ShardId, ShardIndex};
 use tasuki_relay::ports::{
@@ -212,6 +213,10 @@ impl Objects for Refuses {
         body: Bytes,
         expected: Generation,
     ) -> Result<Meta, ObjectsError> {
+        let begins_work = String::from_utf8_lossy(&body).contains("\"working\":true");
+        if name.starts_with(self.1) && begins_work {
+            return Err(ObjectsError::Unknown("503, before its effect".into()));
+        }
         self.0.replace(bucket, name, body, expected).await
     }
     async fn remove(&self, bucket: Bucket, name: &str, expected: Option<Generation>) -> Result<(), ObjectsError> {
@@ -311,4 +316,20 @@ async fn a_notice_that_cannot_be_sent_keeps_no_other_run_from_being_loaded() {
     }
     let ended = records.look(|state| state.runs.values().filter(|run| run.row.state == RunState::Complete).count());
     assert_eq!(ended, 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_that_failed_before_its_effect_loses_no_lease() {
+    let (clock, objects) = world();
+    let (name, timing) = (ShardId { run: run(1), shard: ShardIndex(0) }.claim(), Timing::default());
+    let before = Claims::new(objects.clone(), clock.clone(), Chance::seeded(1), timing);
+    let Claimed::Won(gone) = before.take(&name).await.unwrap() else { panic!("nobody else is here") };
+    gone.release().await;
+    let claims = Claims::new(Arc::new(Refuses(objects, "claims/")), clock, Chance::seeded(2), timing);
+    let Claimed::Free(stale) = claims.take(&name).await.unwrap() else { panic!("it was released") };
+    let Claimed::Won(claim) = claims.take_over(&name, stale, None).await.unwrap() else { panic!("it is free") };
+    let lease = claim.lease();
+    lease.begin();
+    sleep(Duration::from_secs(1)).await;
+    assert!(lease.may_spend(), "nobody else wrote the claim");
 }

@@ -24,6 +24,8 @@ const WITHHELD_PATIENCE: Duration = Duration::from_secs(5);
 /// Answers that storage does not take are offered again for so long: they are paid for, and no checkpoint can hold them either.
 /// About as long as an outage of storage that nobody would plan for; the shard's place is taken meanwhile.
 const ANSWERS_FOR: Duration = Duration::from_secs(600);
+/// An offer may take so long once the process stops: a checkpoint must still fit.
+const LAST_OFFER: Duration = Duration::from_secs(2);
 /// The first and the longest pause between two offers.
 const OFFERS: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(10));
 
@@ -250,11 +252,15 @@ impl Epoch {
         let effort = Effort { epochs: self.epoch, busy: self.job.turned_away() };
         let (start, mut pause) = (self.generator.clock.instant(), OFFERS.0);
         let stopping = self.generator.jobs.stop().clone();
+        let last_offer = || async {
+            stopping.cancelled().await;
+            sleep(LAST_OFFER).await;
+        };
         loop {
             let written = tokio::select! {
                 biased;
                 written = self.generator.write_answers(header, &self.done, effort) => written,
-                () = stopping.cancelled() => return Err(Why::Stopping), // created or not: whoever comes next looks
+                () = last_offer() => return Err(Why::Stopping), // created or not: whoever comes next looks
             };
             let Err(Why::Unconfirmed(what)) = &written else { return written };
             let saved = self.save(Vec::new()).await;
