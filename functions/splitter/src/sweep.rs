@@ -43,9 +43,10 @@ impl Splitter {
             for meta in page.iter().filter(|meta| self.is_of_age(sweep, meta)) {
                 let run = self.run_of(&meta.name, meta.generation);
                 let wanted = only.is_none_or(|only| *only == run) && !self.jobs.has(&names::split(&run));
+                // Its turn first: the inbox holds files for weeks, and nearly all of them have their plan.
                 if wanted
-                    && self.objects.stat(Bucket::State, &names::plan(&run)).await?.is_none()
                     && self.is_due(sweep, &run, meta)
+                    && self.objects.stat(Bucket::State, &names::plan(&run)).await?.is_none()
                 {
                     due.push(Event { bucket: Bucket::Inbox, name: meta.name.clone(), generation: meta.generation });
                 }
