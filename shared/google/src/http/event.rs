@@ -172,6 +172,16 @@ mod tests {
     }
 
     #[test]
+    fn null_is_as_good_as_absent() {
+        let event = headers(&[("ce-type", FINALIZED), ("ce-id", "7")]);
+        let resource = r#"{"bucket":"b","name":"themes/a.csv","generation":1712,"metadata":null}"#;
+        assert_eq!(read(&event, resource.as_bytes()), Ok(hint(None, "7")));
+        let data = data_encoding::BASE64.encode(resource.as_bytes());
+        let wrapped = serde_json::json!({"message": {"messageId": "7", "data": data, "attributes": null}});
+        assert_eq!(read(&HeaderMap::new(), wrapped.to_string().as_bytes()), Ok(hint(None, "7")));
+    }
+
+    #[test]
     fn another_type_is_no_work() {
         let event = headers(&[("ce-type", "google.cloud.storage.object.v1.deleted")]);
         assert_eq!(read(&event, RESOURCE.as_bytes()), Err(NotAHint::OtherType));

@@ -7,7 +7,7 @@ use tasuki_relay::names::Bucket;
 
 const DAY: u64 = 24 * 3_600;
 const GIB: u64 = 1 << 30;
-/// How like a known variable an unknown one must be to be taken for it, in thousandths.
+/// How like a known variable an unknown one must be to be taken for it, from 0 to 1.
 const LIKE: f64 = 0.85;
 /// Cloud Run sets it ("Container runtime contract" of its documentation).
 const ON_CLOUD_RUN: &str = "K_SERVICE";
