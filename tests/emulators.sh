@@ -98,25 +98,24 @@ start_pubsub() {
 }
 
 # bqemulator needs DuckDB's `spatial` extension, which it would fetch when it starts; a wheel carries it, for this version of DuckDB.
-bqemulator_version=1.4.0 duckdb_version=1.5.5
 install_bigquery() { # folder
-  local there=$1 extensions platform
-  [ -e "$there/installed-$bqemulator_version-$duckdb_version" ] && return 0
-  echo "installing bqemulator $bqemulator_version into $there" >&2
+  local there=$1 pins=$PWD/tests/emulators.txt duckdb extensions platform
+  cmp -s "$pins" "$there/installed" && return 0
+  echo "installing bqemulator into $there" >&2
+  duckdb=$(sed -n 's/^duckdb==//p' "$pins")
   rm -rf "$there" && mkdir -p "$there/home" "$there/wheel" || return 1
   {
     python3 -m venv "$there/venv" &&
-      "$there/venv/bin/pip" install --quiet --disable-pip-version-check \
-        "bqemulator==$bqemulator_version" "duckdb==$duckdb_version" numpy pyarrow &&
+      "$there/venv/bin/pip" install --quiet --disable-pip-version-check --requirement "$pins" &&
       "$there/venv/bin/pip" download --quiet --disable-pip-version-check --no-deps --dest "$there/wheel" \
-        "duckdb-extension-spatial==$duckdb_version"
+        "duckdb-extension-spatial==$duckdb"
   } >&2 || return 1
   platform=$("$there/venv/bin/python" -c 'import duckdb; print(duckdb.sql("PRAGMA platform").fetchone()[0])') || return 1
-  extensions=$there/home/.duckdb/extensions/v$duckdb_version/$platform
+  extensions=$there/home/.duckdb/extensions/v$duckdb/$platform
   mkdir -p "$extensions" &&
     "$there/venv/bin/python" -m zipfile -e "$there"/wheel/*.whl "$there/wheel/unpacked" &&
-    cp "$there/wheel/unpacked/duckdb_extension_spatial/extensions/v$duckdb_version/spatial.duckdb_extension" "$extensions/" &&
-    touch "$there/installed-$bqemulator_version-$duckdb_version"
+    cp "$there/wheel/unpacked/duckdb_extension_spatial/extensions/v$duckdb/spatial.duckdb_extension" "$extensions/" &&
+    cp "$pins" "$there/installed"
 }
 
 start_bigquery() {

@@ -8,7 +8,7 @@ use tasuki::store::{Reader, ResultRow, Store};
 use tasuki_relay::clock::{Clock, Millis};
 use tasuki_relay::names::ShardIndex;
 use tasuki_relay::pipeline::{KeyType, Pipeline, ValueType};
-use tasuki_relay::ports::{Loaded, Records, RecordsError, RunState};
+use tasuki_relay::ports::{Fingerprints, Loaded, Records, RecordsError, RunState};
 use tasuki_relay::record::{Key, Outcome};
 use tasuki_tests::build::{answer, column, failed, part, pipeline, run_id, unchanged, with_totals};
 use tasuki_tests::memory::records::MemoryRecords;

@@ -21,7 +21,7 @@ use tasuki_relay::clock::{Chance, Clock};
 use tasuki_relay::deadline::Deadline;
 use tasuki_relay::jobs::Jobs;
 use tasuki_relay::names::{self, Bucket, Dropped, RunId};
-use tasuki_relay::ports::{Event, Meta, Objects, Records, Rows, Snapshots, Verdict, Why};
+use tasuki_relay::ports::{Event, Fingerprints, Meta, Objects, Rows, Snapshots, Verdict, Why};
 use tasuki_relay::record::{Plan, Snapshot};
 use tasuki_relay::write::create_once;
 use tracing::Instrument;
@@ -55,7 +55,7 @@ pub struct Splitter {
     objects: Arc<dyn Objects>,
     rows: Arc<dyn Rows>,
     snapshots: Arc<dyn Snapshots>,
-    records: Arc<dyn Records>,
+    stored: Arc<dyn Fingerprints>,
     clock: Clock,
     settings: Settings,
     claims: Claims,
@@ -64,12 +64,12 @@ pub struct Splitter {
 }
 
 impl Splitter {
-    /// A splitter over its ports. `records` is only asked for fingerprints, and only by pipelines with `only_changed`.
+    /// A splitter over its ports. `stored` is only asked by pipelines with `only_changed`.
     pub fn new(
         objects: Arc<dyn Objects>,
         rows: Arc<dyn Rows>,
         snapshots: Arc<dyn Snapshots>,
-        records: Arc<dyn Records>,
+        stored: Arc<dyn Fingerprints>,
         clock: Clock,
         chance: Chance,
         settings: Settings,
@@ -78,7 +78,7 @@ impl Splitter {
         Arc::new(Splitter {
             claims: Claims::new(objects.clone(), clock.clone(), chance, settings.timing),
             jobs: Jobs::new(settings.splits_admitted),
-            records: Arc::new(Deadline(records)),
+            stored: Arc::new(Deadline(stored)),
             snapshots: Arc::new(Deadline(snapshots)),
             swept: Mutex::default(),
             objects,

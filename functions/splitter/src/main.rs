@@ -23,9 +23,9 @@ async fn start(platform: Arc<Platform>) -> Result<Arc<dyn Leg>, StartError> {
     };
     let objects = platform.objects().await?;
     let rows = Arc::new(ObjectRows::new(objects.clone()));
-    let (snapshots, records) = (platform.snapshots().await?, platform.records().await?);
+    let (snapshots, stored) = (platform.snapshots().await?, platform.stored());
     let (clock, chance) = (platform.clock.clone(), platform.chance.clone());
-    Ok(Arc::new(Service(Splitter::new(objects, rows, snapshots, records, clock, chance, settings))))
+    Ok(Arc::new(Service(Splitter::new(objects, rows, snapshots, stored, clock, chance, settings))))
 }
 
 struct Service(Arc<Splitter>);

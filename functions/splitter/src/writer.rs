@@ -141,7 +141,7 @@ impl<'a> Writer<'a> {
         let Some(prompter) = &self.prompter else { return Ok(false) };
         let asked = |line: &ShardLine| matches!(line.content, Content::Row(_));
         let keys: Vec<Key> = lines.iter().filter(|line| asked(line)).filter_map(|line| line.key.clone()).collect();
-        let known = self.splitter.records.fingerprints(&self.pipeline, &keys).await?;
+        let known = self.splitter.stored.fingerprints(&self.pipeline, &keys).await?;
         let mut any = false;
         for line in lines {
             let (Content::Row(row), Some(key)) = (&line.content, &line.key) else { continue };

@@ -10,7 +10,7 @@ use crate::records::SpannerRecords;
 use crate::settings::{self, Role, Settings};
 use crate::telemetry;
 use async_trait::async_trait;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -19,12 +19,13 @@ use tasuki_relay::claims::{GUARD, Timing};
 use tasuki_relay::clock::{Chance, Clock};
 use tasuki_relay::files_only::FilesOnly;
 use tasuki_relay::gemini::{Gemini, GeminiConfig};
-use tasuki_relay::names::{Bucket, RunId, ShardIndex};
+use tasuki_relay::names::Bucket;
 use tasuki_relay::pipeline::Pipeline;
-use tasuki_relay::ports::{Ended, Loaded, Model, Notice, Objects, Part, Records, RecordsError, RunRow, Snapshots};
+use tasuki_relay::ports::{Fingerprints, Model, Notice, Objects, Records, RecordsError, Snapshots};
 use tasuki_relay::record::Key;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
 /// A claim is renewed so often within its lease: three renewals may fail.
@@ -87,13 +88,22 @@ impl Platform {
         Ok(Arc::new(adapter.map_err(|error| StartError(error.to_string()))?))
     }
 
-    /// The store; a splitter without one has none to compare with.
+    /// The store of the loader.
     pub async fn records(&self) -> Result<Arc<dyn Records>, StartError> {
-        let Some(database) = &self.settings.database else { return Ok(Arc::new(NoStore)) };
+        Ok(Arc::new(self.store().await?))
+    }
+
+    /// The store of a splitter, connected when it is first asked.
+    pub fn stored(self: &Arc<Platform>) -> Arc<dyn Fingerprints> {
+        Arc::new(LateStore { platform: self.clone(), store: OnceCell::new() })
+    }
+
+    async fn store(&self) -> Result<SpannerRecords, StartError> {
+        let database = self.settings.database.as_deref().unwrap_or_default();
         let endpoint = self.endpoint("SPANNER_EMULATOR_HOST")?;
         let (at_once, role) = (self.settings.concurrency, self.settings.database_role.as_deref());
-        let records = SpannerRecords::connect(database, endpoint, at_once, role).await;
-        Ok(Arc::new(records.map_err(|error| StartError(format!("{database}: {error}")))?))
+        let store = SpannerRecords::connect(database, endpoint, at_once, role).await;
+        store.map_err(|error| StartError(format!("{database}: {error}")))
     }
 
     /// Where the end of a run is announced.
@@ -231,33 +241,23 @@ fn refused(role: Role, why: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// The store of a splitter that was given none.
-struct NoStore;
+/// The store of a splitter: looked at when the first pipeline with `only_changed` asks, so that a deployment without such
+/// pipelines needs to give no right to it, and a store that is away holds up nobody else.
+struct LateStore {
+    platform: Arc<Platform>,
+    store: OnceCell<SpannerRecords>,
+}
 
 const NO_STORE: &str = "the splitter has no store: set TASUKI_SPANNER_DATABASE, which only_changed needs";
 
-fn no_store<T>() -> Result<T, RecordsError> {
-    Err(RecordsError::Systemic(NO_STORE.to_owned()))
-}
-
 #[async_trait]
-impl Records for NoStore {
-    async fn load(&self, _: &Part) -> Result<Loaded, RecordsError> {
-        no_store()
-    }
-    async fn finish(&self, _: &RunId) -> Result<Option<RunRow>, RecordsError> {
-        no_store()
-    }
-    async fn ledgered(&self, _: &RunId, _: &[ShardIndex]) -> Result<BTreeSet<ShardIndex>, RecordsError> {
-        no_store()
-    }
-    async fn unpublished(&self, _: Option<&RunId>) -> Result<Vec<Ended>, RecordsError> {
-        no_store()
-    }
-    async fn mark_published(&self, _: &str) -> Result<(), RecordsError> {
-        no_store()
-    }
-    async fn fingerprints(&self, _: &Pipeline, _: &[Key]) -> Result<BTreeMap<Key, String>, RecordsError> {
-        no_store()
+impl Fingerprints for LateStore {
+    async fn fingerprints(&self, pipeline: &Pipeline, keys: &[Key]) -> Result<BTreeMap<Key, String>, RecordsError> {
+        if self.platform.settings.database.is_none() {
+            return Err(RecordsError::Systemic(NO_STORE.to_owned()));
+        }
+        let away = |error: StartError| RecordsError::Unknown(error.0);
+        let store = self.store.get_or_try_init(|| self.platform.store()).await.map_err(away)?;
+        store.fingerprints(pipeline, keys).await
     }
 }

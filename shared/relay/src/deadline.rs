@@ -3,8 +3,8 @@
 use crate::names::{Bucket, RunId, ShardIndex};
 use crate::pipeline::Pipeline;
 use crate::ports::{
-    Checked, Ended, Generation, Loaded, Meta, Object, Objects, ObjectsError, Order, Part, PartRow, Records,
-    RecordsError, RowsError, RunRow, Snapshots, Taking,
+    Checked, Ended, Fingerprints, Generation, Loaded, Meta, Object, Objects, ObjectsError, Order, Part, PartRow,
+    Records, RecordsError, RowsError, RunRow, Snapshots, Taking,
 };
 use crate::record::{Key, Snapshot};
 use crate::source::Source;
@@ -104,6 +104,13 @@ impl Objects for Deadline<dyn Objects> {
 }
 
 #[async_trait]
+impl<P: Fingerprints + ?Sized> Fingerprints for Deadline<P> {
+    async fn fingerprints(&self, pipeline: &Pipeline, keys: &[Key]) -> Result<BTreeMap<Key, String>, RecordsError> {
+        records(self.0.fingerprints(pipeline, keys)).await
+    }
+}
+
+#[async_trait]
 impl Records for Deadline<dyn Records> {
     async fn load(&self, part: &Part) -> Result<Loaded, RecordsError> {
         records(self.0.load(part)).await
@@ -119,8 +126,5 @@ impl Records for Deadline<dyn Records> {
     }
     async fn mark_published(&self, event_id: &str) -> Result<(), RecordsError> {
         records(self.0.mark_published(event_id)).await
-    }
-    async fn fingerprints(&self, pipeline: &Pipeline, keys: &[Key]) -> Result<BTreeMap<Key, String>, RecordsError> {
-        records(self.0.fingerprints(pipeline, keys)).await
     }
 }

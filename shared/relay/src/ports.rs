@@ -390,9 +390,16 @@ pub struct Ended {
     pub run: RunRow,
 }
 
+/// What the store holds already: all that a splitter asks of it, and only for pipelines with `only_changed`.
+#[async_trait]
+pub trait Fingerprints: Send + Sync {
+    /// The fingerprints of target rows by key; absent keys are absent. For a target that does not exist yet: none.
+    async fn fingerprints(&self, pipeline: &Pipeline, keys: &[Key]) -> Result<BTreeMap<Key, String>, RecordsError>;
+}
+
 /// The store.
 #[async_trait]
-pub trait Records: Send + Sync {
+pub trait Records: Fingerprints {
     /// Loads a part in one transaction: ledger, target rows, failures, counters, totals ([`crate::settle`] decides which).
     async fn load(&self, part: &Part) -> Result<Loaded, RecordsError>;
     /// With a strong read of the counters: takes the run from RUNNING to its end state if all is loaded, in one transaction
@@ -404,8 +411,6 @@ pub trait Records: Send + Sync {
     async fn unpublished(&self, run: Option<&RunId>) -> Result<Vec<Ended>, RecordsError>;
     /// Marks a notice published.
     async fn mark_published(&self, event_id: &str) -> Result<(), RecordsError>;
-    /// The fingerprints of target rows by key; absent keys are absent. For a target that does not exist yet: none.
-    async fn fingerprints(&self, pipeline: &Pipeline, keys: &[Key]) -> Result<BTreeMap<Key, String>, RecordsError>;
 }
 
 /// Tells the world that a run ended. At least once, with a stable id.

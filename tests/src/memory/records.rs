@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tasuki_relay::clock::{Clock, Millis};
 use tasuki_relay::names::{RunId, ShardId, ShardIndex};
 use tasuki_relay::pipeline::{Pipeline, Values};
-use tasuki_relay::ports::{Ended, Generation, Loaded, Part, Records, RecordsError, RunRow, RunState};
+use tasuki_relay::ports::{Ended, Fingerprints, Generation, Loaded, Part, Records, RecordsError, RunRow, RunState};
 use tasuki_relay::record::{Counts, Key, Totals, Usage};
 use tasuki_relay::settle::{self, Existing, Failure, Upsert, settle};
 
@@ -276,7 +276,10 @@ impl Records for MemoryRecords {
         }
         Ok(())
     }
+}
 
+#[async_trait]
+impl Fingerprints for MemoryRecords {
     async fn fingerprints(&self, pipeline: &Pipeline, keys: &[Key]) -> Result<BTreeMap<Key, String>, RecordsError> {
         let state = self.state();
         let Some(table) = state.targets.get(&pipeline.table) else { return Ok(BTreeMap::new()) };

@@ -13,8 +13,8 @@ use std::time::Duration;
 use tasuki_relay::names::{Bucket, RunId, ShardIndex};
 use tasuki_relay::pipeline::Pipeline;
 use tasuki_relay::ports::{
-    Ask, Ended, Generation, Loaded, Meta, Model, Notice, Object, Objects, ObjectsError, Part, Records, RecordsError,
-    Reply, RunRow,
+    Ask, Ended, Fingerprints, Generation, Loaded, Meta, Model, Notice, Object, Objects, ObjectsError, Part, Records,
+    RecordsError, Reply, RunRow,
 };
 use tasuki_relay::record::Key;
 use tokio::time::sleep;
@@ -352,7 +352,10 @@ impl Records for NodeRecords {
         let effect = || -> BoxFuture<'static, _> { Box::pin(async move { records.mark_published(&id).await }) };
         self.0.port("mark published", uncertain(), effect).await
     }
+}
 
+#[async_trait]
+impl Fingerprints for NodeRecords {
     async fn fingerprints(&self, pipeline: &Pipeline, keys: &[Key]) -> Result<BTreeMap<Key, String>, RecordsError> {
         let (records, pipeline, keys) = (self.0.world.records.clone(), pipeline.clone(), keys.to_vec());
         let effect =

@@ -6,7 +6,7 @@ use libtest_mimic::Trial;
 use serde_json::{Value, json};
 use tasuki_relay::ddl;
 use tasuki_relay::pipeline::{KeyType, Pipeline, ValueType};
-use tasuki_relay::ports::{Loaded, Records, RecordsError};
+use tasuki_relay::ports::{Fingerprints, Loaded, Records, RecordsError};
 use tasuki_relay::record::{Key, Outcome};
 use tasuki_tests::build::{answer, column, failed, part, pipeline, run_id, unchanged};
 use tasuki_tests::emulators::{Needs, trial};

@@ -19,7 +19,7 @@ use std::time::Duration;
 use tasuki_relay::clock::{Clock, Millis};
 use tasuki_relay::names::{RunId, ShardIndex};
 use tasuki_relay::pipeline::Pipeline;
-use tasuki_relay::ports::{Ended, Loaded, Part, Records, RecordsError, RunRow};
+use tasuki_relay::ports::{Ended, Fingerprints, Loaded, Part, Records, RecordsError, RunRow};
 use tasuki_relay::record::Key;
 use tokio::sync::Mutex;
 
@@ -146,7 +146,10 @@ impl Records for Store {
         })
         .await
     }
+}
 
+#[async_trait]
+impl Fingerprints for Store {
     async fn fingerprints(&self, pipeline: &Pipeline, keys: &[Key]) -> Result<BTreeMap<Key, String>, RecordsError> {
         let (pipeline, keys) = (pipeline.clone(), keys.to_vec());
         self.blocking(move |connection, _| rows::fingerprints(connection, &pipeline, keys)).await

@@ -26,7 +26,7 @@ use std::sync::Arc;
 use target::Targets;
 use tasuki_relay::names::{RunId, ShardIndex};
 use tasuki_relay::pipeline::Pipeline;
-use tasuki_relay::ports::{Ended, Loaded, Part, Records, RecordsError, RunRow};
+use tasuki_relay::ports::{Ended, Fingerprints, Loaded, Part, Records, RecordsError, RunRow};
 use tasuki_relay::record::Key;
 use tasuki_relay::settle;
 
@@ -163,7 +163,10 @@ impl Records for SpannerRecords {
         client.transaction("tasuki-notice").run(mark).await.map_err(Fault::from)?;
         Ok(())
     }
+}
 
+#[async_trait]
+impl Fingerprints for SpannerRecords {
     async fn fingerprints(&self, pipeline: &Pipeline, keys: &[Key]) -> Result<BTreeMap<Key, String>, RecordsError> {
         // A table that does not fit is found here already, before anything is paid for.
         if self.targets.look(&self.reads, pipeline).await?.is_none() {

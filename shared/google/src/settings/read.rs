@@ -138,6 +138,9 @@ impl Reader {
             for name in settings.emulators.keys().copied().chain(jwks) {
                 self.mistake(format!("{name} is set on Cloud Run: a deployed service asks Google's services only"));
             }
+            if self.optional("GOOGLE_GEMINI_BASE_URL").is_some_and(|url| !url.starts_with("https://")) {
+                self.mistake("GOOGLE_GEMINI_BASE_URL is not https: rows would be sent in the clear");
+            }
         }
     }
 
@@ -305,6 +308,15 @@ mod tests {
             &[("K_SERVICE", "loader"), ("SPANNER_EMULATOR_HOST", "127.0.0.1:1")],
             "SPANNER_EMULATOR_HOST is set on Cloud Run",
         );
+        for clear in ["http://proxy.internal", "proxy.internal:443"] {
+            told(
+                Role::Generator,
+                &[("K_SERVICE", "generator"), ("GOOGLE_GEMINI_BASE_URL", clear)],
+                "GOOGLE_GEMINI_BASE_URL is not https",
+            );
+        }
+        let behind_tls = [("K_SERVICE", "generator"), ("GOOGLE_GEMINI_BASE_URL", "https://proxy.internal")];
+        assert!(mistakes(Role::Generator, &behind_tls).is_empty());
     }
 
     #[test]
