@@ -10,7 +10,16 @@ use tasuki_relay::record::{Answer, AnswerLine, Failed, Header, Key, Outcome, Spe
 
 /// An answer column; `count` makes it an array.
 pub fn column(name: &str, value_type: ValueType, count: Option<u32>) -> AnswerColumn {
-    AnswerColumn { name: name.into(), value_type, count, distinct: false, max_chars: None, description: None }
+    AnswerColumn {
+        name: name.into(),
+        value_type,
+        count,
+        distinct: false,
+        max_chars: None,
+        one_of: None,
+        pattern: None,
+        description: None,
+    }
 }
 
 /// A pipeline with an integer key `id`, two `themes` and a `score`, whose target is `table`.

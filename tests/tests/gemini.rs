@@ -24,6 +24,8 @@ fn pipeline() -> Arc<Pipeline> {
         count,
         distinct: count.is_some(),
         max_chars: None,
+        one_of: None,
+        pattern: None,
         description: None,
     };
     Arc::new(Pipeline {

@@ -1,5 +1,6 @@
 //! One shard under its claim: what its rows share, and why they may have to stop.
 
+use crate::budget::FormBudget;
 use crate::run::Run;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -61,6 +62,7 @@ pub(crate) struct Job {
     pub id: ShardId,
     pub run: Arc<Run>,
     pub lease: Arc<Lease>,
+    pub form: FormBudget,
     halt: Mutex<Option<Halt>>,
     halted: CancellationToken,
     retries: AtomicU32,
@@ -74,6 +76,7 @@ impl Job {
             id,
             run,
             lease,
+            form: FormBudget::of_shard(),
             halt: Mutex::default(),
             halted: CancellationToken::new(),
             retries: AtomicU32::new(10 + rows as u32 / 10),

@@ -3,6 +3,7 @@
 //! Invariant: it never touches the store. An answers object has every ordinal of its shard with its outcome, or is absent.
 
 mod breaker;
+mod budget;
 mod collapse;
 mod epoch;
 mod job;

@@ -5,8 +5,9 @@ use crate::job::{Halt, Job};
 use crate::{Generator, Role};
 use std::sync::Arc;
 use std::time::Duration;
-use tasuki_relay::answer;
+use tasuki_relay::answer::Draft;
 use tasuki_relay::outcome::{Class, History, Step, classify, decide};
+use tasuki_relay::pipeline::Thinking;
 use tasuki_relay::ports::{Ask, Fault, Reply};
 use tasuki_relay::record::{Answer, AnswerLine, Failed, GivenBack, Key, Outcome, Spent};
 use tasuki_relay::stand_in::StandIn;
@@ -102,20 +103,33 @@ impl Generator {
     /// Asks until the row has its outcome, or must be given back.
     pub(crate) async fn ask(&self, job: &Job, mut todo: Todo, mut ask: Ask, fingerprint: String) -> RowEnd {
         let (mut history, mut server_retries, started) = (History::default(), 0, self.clock.instant());
+        let (mut draft, question) = (Draft::default(), ask.clone());
         let before = todo.spent.latency_ms;
         loop {
             if !self.may_call(job).await {
                 return RowEnd::Back { todo, why: GivenBack::Stopped };
             }
             let said = self.call(&ask).await;
-            let class = classify(&said, |text| answer::validate(&job.run.pipeline, text).map_err(|invalid| invalid.0));
+            let judge = &job.run.judge;
+            let class = classify(&said, |text| judge.take(&mut draft, text).map_err(|invalid| invalid.0));
+            history.kept = draft.values();
             count(&mut todo.spent, &mut history, &class, said.as_ref().ok());
             todo.spent.latency_ms = before + self.clock.instant().duration_since(started).as_millis() as u64;
             if class.is_paid() {
                 self.breaker.close();
                 job.run.breaker.close();
             }
-            match decide(class, &job.run.pipeline, &todo.spent, &history) {
+            let budgets = [&job.form, &job.run.form];
+            history.spent_up = !budgets.iter().all(|budget| budget.is_left());
+            let is_paid = class.is_paid();
+            let step = decide(class, &job.run.pipeline, &todo.spent, &history);
+            if is_paid {
+                budgets.iter().for_each(|budget| budget.paid());
+            }
+            if is_paid && step.asks_again() {
+                budgets.iter().for_each(|budget| budget.take());
+            }
+            match step {
                 Step::Answer(values) => {
                     job.run.succeed();
                     job.run.remember_answered(&todo);
@@ -127,7 +141,9 @@ impl Generator {
                 }
                 Step::Fail(failed) => return todo.settle(Outcome::Failed(failed)),
                 Step::Again => (),
+                Step::Repair => ask = judge.repair(&draft, &question),
                 Step::AgainWithMore => ask.max_output_tokens = job.run.pipeline.model.retry_output_tokens,
+                Step::AgainThinkingLess => Arc::make_mut(&mut ask.pipeline).model.thinking = Thinking::Minimal,
                 Step::Wait(retry_after) => {
                     self.meter.turned_away();
                     job.turn_away();
@@ -210,7 +226,7 @@ fn count(spent: &mut Spent, history: &mut History, class: &Class, reply: Option<
     if let Some(reply) = reply {
         spent.usage += reply.usage;
     }
-    history.truncated += u32::from(*class == Class::Truncated);
+    history.truncated += u32::from(matches!(class, Class::Truncated | Class::Overthought));
     history.odd += u32::from(matches!(class, Class::BlockedAnswer(_) | Class::UnknownFinish(_)));
     match class {
         Class::Busy(_) | Class::Unavailable => history.turned_away += 1,

@@ -1,10 +1,12 @@
 //! What is asked of every row of a run, and what its shards share in this process.
 
 use crate::breaker::Breaker;
+use crate::budget::FormBudget;
 use crate::row::Todo;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use tasuki_relay::answer::Judge;
 use tasuki_relay::clock::{Clock, Millis};
 use tasuki_relay::names::{self, Bucket, RunId};
 use tasuki_relay::pipeline::Pipeline;
@@ -22,6 +24,9 @@ const RUNS_KEPT: usize = 64;
 pub(crate) struct Run {
     pub pipeline: Arc<Pipeline>,
     pub prompter: Prompter,
+    pub judge: Judge,
+    /// What its rows may pay for form.
+    pub form: FormBudget,
     pub run_time: Millis,
     /// The run's share of calls in flight: `[run] max_in_flight`.
     pub calls: Arc<Semaphore>,
@@ -42,6 +47,8 @@ impl Run {
             .map_err(|_| Why::Systemic(format!("pipeline {}: its template does not compile here", pipeline.name)))?;
         let calls = Arc::new(Semaphore::new(pipeline.run.max_in_flight as usize));
         Ok(Run {
+            judge: Judge::new(&pipeline),
+            form: FormBudget::of_run(),
             pipeline,
             prompter,
             run_time,

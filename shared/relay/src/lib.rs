@@ -18,6 +18,7 @@ pub mod outcome;
 pub mod pace;
 pub mod pipeline;
 pub mod ports;
+pub mod prices;
 pub mod prompt;
 pub mod record;
 pub mod rows;

@@ -1,6 +1,6 @@
 //! Outcome classes: what a model said, and what follows from it. Pure and total; the table is protocol.md 4.
 
-use crate::pipeline::{Pipeline, Values};
+use crate::pipeline::{Pipeline, Thinking, Values};
 use crate::ports::{Fault, Reply};
 use crate::record::{Failed, Spent};
 use std::time::Duration;
@@ -17,6 +17,8 @@ pub enum Class {
     Malformed(String),
     /// Cut by the limit of output tokens.
     Truncated,
+    /// The same, and thoughts took more of the tokens than the answer.
+    Overthought,
     /// The prompt was blocked.
     BlockedPrompt(String),
     /// The answer was blocked.
@@ -66,7 +68,12 @@ pub fn classify(said: &Result<Reply, Fault>, validate: impl FnOnce(&str) -> Resu
         return Class::BlockedPrompt(word(reason));
     }
     match reply.finish.as_deref() {
-        Some("MAX_TOKENS") => Class::Truncated,
+        // What came may be all the same: a model can go on with spaces after its answer.
+        Some("MAX_TOKENS") => match validate(&reply.text) {
+            Ok(values) => Class::Answer(values),
+            Err(_) if reply.usage.thought > reply.usage.output => Class::Overthought,
+            Err(_) => Class::Truncated,
+        },
         Some("STOP" | "FINISH_REASON_UNSPECIFIED") | None if reply.text.is_empty() => {
             Class::Malformed("the answer is empty".into())
         }
@@ -88,8 +95,8 @@ impl Class {
     /// The call was charged.
     pub fn is_paid(&self) -> bool {
         match self {
-            Class::Answer(_) | Class::Malformed(_) | Class::Truncated | Class::BlockedPrompt(_) => true,
-            Class::BlockedAnswer(_) | Class::UnknownFinish(_) => true,
+            Class::Answer(_) | Class::Malformed(_) | Class::Truncated | Class::Overthought => true,
+            Class::BlockedPrompt(_) | Class::BlockedAnswer(_) | Class::UnknownFinish(_) => true,
             Class::Busy(_) | Class::Unavailable | Class::Ambiguous | Class::Invalid(_) | Class::Systemic(_) => false,
         }
     }
@@ -98,8 +105,12 @@ impl Class {
 /// What the row has met so far in this process.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct History {
-    /// Truncated answers.
+    /// Truncated answers, overthought ones included.
     pub truncated: u32,
+    /// Good values that the row's replies gave so far ([`crate::answer::Draft::values`]).
+    pub kept: usize,
+    /// Nothing more may be paid for form: the budget of the shard or of the run is spent.
+    pub spent_up: bool,
     /// RECITATION, OTHER and unknown finish reasons.
     pub odd: u32,
     /// Busy and unavailable replies in a row: the exponent of the backoff.
@@ -115,8 +126,12 @@ pub enum Step {
     Fail(Failed),
     /// Ask again at once.
     Again,
+    /// Ask at once for what the draft lacks ([`crate::answer::Judge::repair`]).
+    Repair,
     /// Ask again at once, with [`crate::pipeline::ModelSettings::retry_output_tokens`].
     AgainWithMore,
+    /// Ask again at once, with [`Thinking::Minimal`].
+    AgainThinkingLess,
     /// Ask again when the pace allows: the model is busy. Never counts against the row.
     Wait(Option<Duration>),
     /// Ask again after a backoff, from the shard's budget of retries.
@@ -127,19 +142,38 @@ pub enum Step {
     Systemic(String),
 }
 
+impl Step {
+    /// The row is asked again at once.
+    pub fn asks_again(&self) -> bool {
+        matches!(self, Step::Again | Step::Repair | Step::AgainWithMore | Step::AgainThinkingLess)
+    }
+}
+
 /// Decides what follows. `spent` and `history` count this call already.
 pub fn decide(class: Class, pipeline: &Pipeline, spent: &Spent, history: &History) -> Step {
     let fail = |reason: String, message: &str| Step::Fail(Failed { reason, message: message.to_owned() });
+    let may_pay = spent.paid_calls <= pipeline.run.paid_retries && !history.spent_up;
     match class {
         Class::Answer(values) => Step::Answer(values),
-        Class::Malformed(_) if spent.paid_calls <= pipeline.run.paid_retries => Step::Again,
+        Class::Malformed(_) | Class::Truncated | Class::Overthought if may_pay && history.kept > 0 => Step::Repair,
+        Class::Malformed(_) if may_pay => Step::Again,
+        Class::Malformed(rule) if history.spent_up => {
+            fail("malformed".into(), &format!("{rule}; too many answers of this run are malformed to ask each again"))
+        }
         Class::Malformed(rule) => fail("malformed".into(), &rule),
-        Class::Truncated if history.truncated <= 1 && pipeline.model.retry_output_tokens.is_some() => {
+        Class::Overthought if may_pay && pipeline.model.thinking != Thinking::Minimal => Step::AgainThinkingLess,
+        Class::Truncated | Class::Overthought
+            if history.truncated <= 1 && !history.spent_up && pipeline.model.retry_output_tokens.is_some() =>
+        {
             Step::AgainWithMore
         }
         Class::Truncated => {
             fail("truncated".into(), "the answer was cut: raise [model] max_output_tokens, or set retry_output_tokens")
         }
+        Class::Overthought => fail(
+            "truncated".into(),
+            "thoughts used up the output tokens: lower [model] thinking, or raise max_output_tokens",
+        ),
         Class::BlockedPrompt(reason) => fail(format!("blocked_prompt:{reason}"), "the model refused the prompt"),
         Class::BlockedAnswer(reason) if matches!(reason.as_str(), "RECITATION" | "OTHER") && history.odd <= 1 => {
             Step::Again
@@ -204,17 +238,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_reply_has_a_class_and_no_row_is_asked_for_ever(said in any_said(), valid in any::<bool>()) {
+        fn every_reply_has_a_class_and_no_row_is_asked_for_ever(said in any_said(), valid in any::<bool>(), kept in 0..3usize) {
             let class = classify(&said, |_| if valid { Ok(Values::new()) } else { Err("rule".into()) });
-            let (mut spent, mut history) = (Spent::default(), History::default());
+            let (mut spent, mut history) = (Spent::default(), History { kept, ..History::default() });
             for _ in 0..4 {
                 spent.paid_calls += u32::from(class.is_paid());
                 spent.ambiguous_calls += u32::from(class == Class::Ambiguous);
-                history.truncated += u32::from(class == Class::Truncated);
+                history.truncated += u32::from(matches!(class, Class::Truncated | Class::Overthought));
                 history.odd += u32::from(matches!(class, Class::UnknownFinish(_) | Class::BlockedAnswer(_)));
             }
             let step = decide(class.clone(), &pipeline(Some(9)), &spent, &history);
-            prop_assert!(!matches!(step, Step::Again | Step::AgainWithMore), "{class:?} -> {step:?}");
+            prop_assert!(!step.asks_again(), "{class:?} -> {step:?}");
         }
 
         #[test]
@@ -232,7 +266,9 @@ mod tests {
     fn each_class_is_told_from_what_the_model_writes() {
         let class = |text: &str, finish: Option<&str>, blocked: Option<&str>| {
             let (finish, blocked) = (finish.map(str::to_owned), blocked.map(str::to_owned));
-            classify(&Ok(Reply { text: text.into(), finish, blocked, ..Reply::default() }), |_| Ok(Values::new()))
+            classify(&Ok(Reply { text: text.into(), finish, blocked, ..Reply::default() }), |text| {
+                if text.ends_with('}') { Ok(Values::new()) } else { Err("rule".into()) }
+            })
         };
         assert_eq!(class("{}", Some("STOP"), None), Class::Answer(Values::new()));
         assert_eq!(class("{}", None, None), Class::Answer(Values::new()));
@@ -241,6 +277,36 @@ mod tests {
         assert_eq!(class("", None, Some("SAFETY")), Class::BlockedPrompt("SAFETY".into()));
         assert_eq!(class("", Some("SPII"), None), Class::BlockedAnswer("SPII".into()));
         assert_eq!(class("{}", Some("BRAND_NEW"), None), Class::UnknownFinish("BRAND_NEW".into()));
+    }
+
+    #[test]
+    fn what_was_cut_but_is_whole_is_an_answer_and_thoughts_that_ate_it_are_told_apart() {
+        let cut = |text: &str, thought| {
+            let usage = crate::record::Usage { thought, output: 10, ..Default::default() };
+            let reply = Reply { text: text.into(), finish: Some("MAX_TOKENS".into()), usage, ..Reply::default() };
+            classify(&Ok(reply), |text| if text == "whole" { Ok(Values::new()) } else { Err("rule".into()) })
+        };
+        assert_eq!(cut("whole", 99), Class::Answer(Values::new()));
+        assert_eq!((cut("who", 10), cut("who", 11)), (Class::Truncated, Class::Overthought));
+    }
+
+    #[test]
+    fn what_is_kept_is_not_asked_again_and_thinking_is_lowered_before_more_is_paid() {
+        let once = Spent { paid_calls: 1, ..Spent::default() };
+        let history = |kept, spent_up| History { kept, spent_up, truncated: 1, ..History::default() };
+        let step = |class: Class, history| decide(class, &pipeline(Some(9)), &once, &history);
+        let malformed = || Class::Malformed("rule".into());
+        assert_eq!(step(malformed(), history(0, false)), Step::Again);
+        for class in [malformed(), Class::Truncated, Class::Overthought] {
+            assert_eq!(step(class, history(1, false)), Step::Repair);
+        }
+        assert_eq!(step(Class::Overthought, history(0, false)), Step::AgainWithMore, "it thinks minimally already");
+        let mut thinking = pipeline(Some(9));
+        thinking.model.thinking = Thinking::High;
+        assert_eq!(decide(Class::Overthought, &thinking, &once, &history(0, false)), Step::AgainThinkingLess);
+        for class in [malformed(), Class::Truncated, Class::Overthought] {
+            assert!(matches!(step(class, history(1, true)), Step::Fail(_)), "the budget is spent");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 /// The `responseSchema` of a pipeline: an OBJECT with one property per answer column, in the order of the file.
 ///
-/// Rules that the API has no keyword for (longest text, no value twice) are told in the descriptions. The keywords are
+/// Rules that the API has no keyword for (longest text, no value twice, a pattern) are told in the descriptions. The keywords are
 /// those of the API's `Schema` (peers.md 5.4).
 pub fn response_schema(pipeline: &Pipeline) -> Value {
     let names: Vec<&str> = pipeline.answer.iter().map(|column| column.name.as_str()).collect();
@@ -25,11 +25,13 @@ fn property(column: &AnswerColumn) -> Value {
         ValueType::Number => "NUMBER",
         ValueType::Boolean => "BOOLEAN",
     };
+    let mut value = json!({"type": value_type});
+    if let Some(choices) = &column.one_of {
+        (value["format"], value["enum"]) = ("enum".into(), json!(choices));
+    }
     let mut property = match column.count {
-        Some(count) => {
-            json!({"type": "ARRAY", "items": {"type": value_type}, "minItems": count, "maxItems": count})
-        }
-        None => json!({"type": value_type}),
+        Some(count) => json!({"type": "ARRAY", "items": value, "minItems": count, "maxItems": count}),
+        None => value,
     };
     if let Some(description) = description(column) {
         property["description"] = description.into();
@@ -38,7 +40,7 @@ fn property(column: &AnswerColumn) -> Value {
 }
 
 /// The user's words and the rules, as sentences.
-fn description(column: &AnswerColumn) -> Option<String> {
+pub(crate) fn description(column: &AnswerColumn) -> Option<String> {
     let values = match (column.count, column.distinct) {
         (Some(count), true) => Some(format!("Exactly {count} values, no two equal.")),
         (Some(count), false) => Some(format!("Exactly {count} values.")),
@@ -46,7 +48,9 @@ fn description(column: &AnswerColumn) -> Option<String> {
     };
     let each = if column.count.is_some() { "Each at most" } else { "At most" };
     let longest = column.max_chars.map(|most| format!("{each} {most} characters."));
-    let sentences: Vec<String> = column.description.clone().into_iter().chain(values).chain(longest).collect();
+    let form = column.pattern.as_ref().map(|pattern| format!("Each value must match the regular expression {pattern}"));
+    let rules = values.into_iter().chain(longest).chain(form);
+    let sentences: Vec<String> = column.description.clone().into_iter().chain(rules).collect();
     (!sentences.is_empty()).then(|| sentences.join(" "))
 }
 

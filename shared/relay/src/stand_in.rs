@@ -4,6 +4,7 @@
 //! occurrences × length × weight of the script, then of their place. Japanese has no spaces: runs of kanji and of katakana are
 //! words, hiragana only separates. Where a row has too few words, two of them make one ("A B"), then a word and a number.
 
+use crate::answer::normal;
 use crate::pipeline::{AnswerColumn, Pipeline, ValueType};
 use crate::ports::{Ask, Fault, Model, Reply};
 use async_trait::async_trait;
@@ -82,7 +83,10 @@ fn column_value(column: &AnswerColumn, words: &[String], seed: &Seed) -> Value {
     let count = column.count.unwrap_or(1) as usize;
     let most = column.max_chars.unwrap_or(u32::MAX) as usize;
     let mut values: Vec<Value> = match column.value_type {
-        ValueType::String => themes(words, &column.name, most, count).into_iter().map(Value::from).collect(),
+        ValueType::String => match &column.one_of {
+            Some(choices) => chosen(choices, seed.of_column(&column.name, choices.len() as u64), count),
+            None => themes(words, &column.name, most, count).into_iter().map(Value::from).collect(),
+        },
         ValueType::Integer => (0..count).map(|n| (seed.of_column(&column.name, 100) + n as u64).into()).collect(),
         ValueType::Number => {
             (0..count).map(|n| ((seed.of_column(&column.name, 100) + n as u64) as f64 / 100.0).into()).collect()
@@ -95,6 +99,11 @@ fn column_value(column: &AnswerColumn, words: &[String], seed: &Seed) -> Value {
         Some(_) => Value::Array(values),
         None => values.swap_remove(0),
     }
+}
+
+/// `count` choices, from the one that the row falls on: distinct, as long as there are so many.
+fn chosen(choices: &[String], first: u64, count: usize) -> Vec<Value> {
+    choices.iter().cycle().skip(first as usize).take(count).map(|choice| choice.as_str().into()).collect()
 }
 
 /// `count` texts of at most `most` characters, no two equal: words, then pairs of words, then whatever is distinct.
@@ -110,7 +119,7 @@ fn themes(words: &[String], column: &str, most: usize, count: usize) -> Vec<Stri
     let candidates = words.iter().filter(|word| fits(word)).cloned().chain(pairs.filter(fits));
     let candidates = candidates.chain(shortened).chain(numbered.filter(fits)).chain(single);
     let mut seen = BTreeSet::new();
-    candidates.filter(|text| !text.is_empty() && seen.insert(text.clone())).take(count).collect()
+    candidates.filter(|text| !text.is_empty() && seen.insert(normal(text))).take(count).collect()
 }
 
 /// The first characters of a word, within `most` characters and [`VALUE_BYTES_MAX`].
@@ -245,6 +254,8 @@ mod tests {
                     _ => distinct,
                 },
                 max_chars: max_chars.filter(|_| value_type == ValueType::String),
+                one_of: None,
+                pattern: None,
                 description: None,
             })
     }

@@ -96,7 +96,7 @@ impl Script {
         Ok(match (act, times) {
             ("malformed", 1) => Reply { text: format!("{CANARY} no JSON"), ..reply },
             ("blocked", _) => Reply { text: String::new(), blocked: Some("SAFETY".into()), ..reply },
-            ("cut", _) => Reply { finish: Some("MAX_TOKENS".into()), ..reply },
+            ("cut", _) => Reply { text: reply.text[..12].to_owned(), finish: Some("MAX_TOKENS".into()), ..reply },
             ("odd", 1) => Reply { text: String::new(), finish: Some("BRAND_NEW".into()), ..reply },
             _ => reply,
         })

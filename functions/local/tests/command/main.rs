@@ -5,6 +5,7 @@
     reason = "a test may unwrap and look at the machine's clock"
 )]
 
+mod answers;
 mod control;
 mod mistakes;
 mod run;

@@ -78,6 +78,8 @@ mod tests {
             count: Some(6),
             distinct: true,
             max_chars: None,
+            one_of: None,
+            pattern: None,
             description: Some("Short".to_owned()),
         };
         let pipeline = Pipeline {

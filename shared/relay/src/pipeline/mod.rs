@@ -5,7 +5,7 @@ mod parse;
 mod problems;
 pub(crate) mod read;
 
-pub use parse::{MUTATIONS_PER_PART, VALUES_MAX};
+pub use parse::{CHOICES_MAX, MUTATIONS_PER_PART, VALUES_MAX};
 pub use problems::{Problem, Problems};
 
 use serde_json::Value;
@@ -58,6 +58,10 @@ pub struct AnswerColumn {
     pub distinct: bool,
     /// Longest string in characters.
     pub max_chars: Option<u32>,
+    /// The strings that a value may be; none twice, also not in another width.
+    pub one_of: Option<Vec<String>>,
+    /// A regular expression (the syntax of the crate `regex-lite`) that matches each whole value; it compiles.
+    pub pattern: Option<String>,
     /// For the model.
     pub description: Option<String>,
 }

@@ -5,16 +5,19 @@ use super::{
     AnswerColumn, DEFAULT_MODEL, KeyType, ModelSettings, Pipeline, RESERVED_COLUMNS, RunSettings, Thinking, ValueType,
     is_location,
 };
+use crate::answer;
 use crate::limits::{
     ANSWER_BYTES_MAX, COMMIT_BYTES_MAX, KEY_BYTES_MAX, MUTATIONS_MAX, PIPELINE_BYTES_MAX, ROWS_PER_SHARD,
 };
 use crate::names::is_pipeline_name;
+use crate::prices::Catalogue;
+use std::collections::BTreeMap;
 use toml::Spanned;
 use toml::de::DeTable;
 
 const TOP: &[&str] = &["name", "key", "key_type", "prompt", "answer", "model", "run", "target"];
 const PROMPT: &[&str] = &["system", "template"];
-const ANSWER: &[&str] = &["type", "count", "distinct", "max_chars", "description"];
+const ANSWER: &[&str] = &["type", "count", "distinct", "max_chars", "one_of", "pattern", "description"];
 const MODEL: &[&str] = &["name", "location", "temperature", "max_output_tokens", "retry_output_tokens", "thinking"];
 const RUN: &[&str] = &["rows_per_shard", "max_in_flight", "paid_retries", "give_up_after", "only_changed"];
 const TARGET: &[&str] = &["table"];
@@ -37,6 +40,9 @@ const SQLITE_TABLES: &str = "sqlite_";
 /// Most values of one answer, over all columns and counts: that many are sure to fit into [`ANSWER_BYTES_MAX`] with
 /// names of 128 characters and 100 bytes a value.
 pub const VALUES_MAX: u32 = 256;
+
+/// Most choices of `one_of`: the API refuses schemas that are too complex (peers.md 5.4), and each is sent with every call.
+pub const CHOICES_MAX: usize = 200;
 
 /// Mutations of a commit that are not rows: the ledger's row, a counter, the run and its notice, with their indexes.
 pub const MUTATIONS_PER_PART: usize = 200;
@@ -174,8 +180,30 @@ fn answer_column(table: &Section<'_>, name: &str) -> AnswerColumn {
             _ => {}
         }
     }
-    if let Some(max_chars) = max_chars.as_ref().filter(|_| !matches!(value_type, Some(ValueType::String) | None)) {
-        table.problem(max_chars.span().start, "max_chars is for strings: remove it, or write type = \"string\"");
+    let one_of = table.strings("one_of");
+    let pattern = table.string("pattern");
+    let for_strings = [
+        ("max_chars", max_chars.as_ref().map(Spanned::span)),
+        ("one_of", one_of.as_ref().and_then(|_| table.place("one_of")).map(|at| at..at)),
+        ("pattern", pattern.as_ref().map(Spanned::span)),
+    ];
+    for (field, span) in for_strings {
+        if let Some(span) = span.filter(|_| !matches!(value_type, Some(ValueType::String) | None)) {
+            table.problem(span.start, format_args!("{field} is for strings: remove it, or write type = \"string\""));
+        }
+    }
+    if let Some(one_of) = &one_of {
+        check_choices(table, one_of, count.filter(|_| distinct.is_some()));
+        for (field, there) in [("max_chars", max_chars.is_some()), ("pattern", pattern.is_some())] {
+            if let (true, Some(at)) = (there, table.place(field)) {
+                table.problem(at, format_args!("{field} says nothing beside one_of: remove it"));
+            }
+        }
+    }
+    if let Some(pattern) = &pattern
+        && let Err(error) = answer::pattern(pattern.get_ref())
+    {
+        table.problem(pattern.span().start, format_args!("pattern is no regular expression: {error}"));
     }
     AnswerColumn {
         name: name.to_owned(),
@@ -183,7 +211,29 @@ fn answer_column(table: &Section<'_>, name: &str) -> AnswerColumn {
         count,
         distinct: distinct.is_some(),
         max_chars: max_chars.map(Spanned::into_inner),
+        one_of: one_of.map(|words| words.iter().map(|word| (*word.get_ref()).to_owned()).collect()),
+        pattern: pattern.map(|pattern| (*pattern.get_ref()).to_owned()),
         description: table.string("description").map(|text| (*text.get_ref()).to_owned()),
+    }
+}
+
+/// `distinct` is how many different ones an answer needs.
+fn check_choices(table: &Section<'_>, words: &[Spanned<&str>], distinct: Option<u32>) {
+    let at = table.place("one_of").unwrap_or(table.at);
+    if !(2..=CHOICES_MAX).contains(&words.len()) {
+        table.problem(at, format_args!("one_of must have 2 to {CHOICES_MAX} choices, not {}", words.len()));
+    } else if let Some(count) = distinct.filter(|count| *count as usize > words.len()) {
+        table.problem(at, format_args!("{count} distinct values cannot come from {} choices", words.len()));
+    }
+    let mut seen = BTreeMap::new();
+    for word in words {
+        let (text, place) = (*word.get_ref(), word.span().start);
+        if text.is_empty() || text.trim() != text {
+            table.problem(place, "a choice of one_of is text without spaces around it");
+        }
+        if let Some(other) = seen.insert(answer::normal(text), text) {
+            table.problem(place, format_args!("{text:?} and {other:?} are one choice: remove one"));
+        }
     }
 }
 
@@ -212,15 +262,19 @@ fn model(top: &Section<'_>) -> ModelSettings {
             Some(_) => {}
         }
     }
+    let thinking = table.and_then(|table| table.choice("thinking", THINKING));
+    let asked = name.as_ref().map_or(DEFAULT_MODEL, |name| *name.get_ref());
+    let level = thinking.as_ref().map_or(Thinking::Minimal, |level| *level.get_ref());
+    if let (Some(table), Some(why)) = (table, Catalogue::shipped().cannot_think(asked, level)) {
+        table.problem(thinking.as_ref().map_or(table.at, |level| level.span().start), why);
+    }
     ModelSettings {
-        name: name.map_or(DEFAULT_MODEL, Spanned::into_inner).to_owned(),
+        name: asked.to_owned(),
         location: location.map(|location| (*location.get_ref()).to_owned()),
         temperature: table.and_then(|table| table.number("temperature", 0.0..=2.0)).map(Spanned::into_inner),
         max_output_tokens: most,
         retry_output_tokens: retry.map(Spanned::into_inner),
-        thinking: table
-            .and_then(|table| table.choice("thinking", THINKING))
-            .map_or(Thinking::Minimal, Spanned::into_inner),
+        thinking: level,
     }
 }
 

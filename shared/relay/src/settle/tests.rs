@@ -15,6 +15,8 @@ fn pipeline(columns: usize) -> Pipeline {
         count: None,
         distinct: false,
         max_chars: None,
+        one_of: None,
+        pattern: None,
         description: None,
     };
     Pipeline {

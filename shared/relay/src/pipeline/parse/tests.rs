@@ -71,6 +71,8 @@ fn every_field_is_read() {
                     count: Some(6),
                     distinct: true,
                     max_chars: Some(40),
+                    one_of: None,
+                    pattern: None,
                     description: Some("Theme names.".into()),
                 },
                 AnswerColumn {
@@ -79,6 +81,8 @@ fn every_field_is_read() {
                     count: None,
                     distinct: false,
                     max_chars: None,
+                    one_of: None,
+                    pattern: None,
                     description: None,
                 },
             ],
@@ -231,6 +235,33 @@ fn rules_of_an_answer_that_no_answer_could_keep_are_refused() {
     assert!(said("'number'", "'number'\nmax_chars = 9").contains("max_chars is for strings"));
     assert!(said("'number'", "'boolean'\ncount = 3\ndistinct = true").contains("only 2 booleans"));
     assert_eq!(said("'number'", "'boolean'\ncount = 2\ndistinct = true"), "nothing");
+}
+
+#[test]
+fn a_model_that_would_think_more_than_is_said_is_refused() {
+    let model = |text: &str| said("[target]", &format!("[model]\n{text}\n[target]"));
+    assert!(model("name = 'gemini-3.7-flash'").contains("gemini-3.7-flash cannot think at \"minimal\""));
+    assert!(model("name = 'gemini-3.7-flash'\nthinking = 'minimal'").contains("write thinking = \"low\" or"));
+    assert_eq!(model("name = 'gemini-3.7-flash'\nthinking = 'medium'"), "nothing");
+    assert_eq!(model("name = 'gemini-3.5-flash'"), "nothing", "minimal is sent, so it does not think at medium");
+}
+
+#[test]
+fn choices_and_patterns_that_say_nothing_or_cannot_be_kept_are_refused() {
+    let string = |rules: &str| said("'number'", &format!("'string'\n{rules}"));
+    assert_eq!(string("one_of = ['warm', 'cold']"), "nothing");
+    assert_eq!(string("pattern = '[A-Z]+'"), "nothing");
+    assert!(said("'number'", "'number'\none_of = ['1', '2']").contains("one_of is for strings"));
+    assert!(said("'number'", "'integer'\npattern = '1'").contains("pattern is for strings"));
+    assert!(string("one_of = ['a']").contains("one_of must have 2 to 200 choices, not 1"));
+    let words = |count| format!("one_of = [{}]", (0..count).map(|n| format!("'w{n}'")).collect::<Vec<_>>().join(", "));
+    assert_eq!((string(&words(200)).as_str(), string(&words(201)).contains("not 201")), ("nothing", true));
+    assert!(string("one_of = ['a', 'b']\ncount = 3\ndistinct = true").contains("3 distinct values cannot come from 2"));
+    assert!(string("one_of = ['a', 'ａ']").contains("\"ａ\" and \"a\" are one choice"));
+    assert!(string("one_of = ['a', ' b']").contains("without spaces around it"));
+    assert!(string("one_of = ['a', 'b']\nmax_chars = 3").contains("max_chars says nothing beside one_of"));
+    assert!(string("one_of = ['a', 'b']\npattern = 'a'").contains("pattern says nothing beside one_of"));
+    assert!(string("pattern = '[A-Z'").contains("pattern is no regular expression"));
 }
 
 #[test]

@@ -1,0 +1,219 @@
+//! What models cost, how they think and until when they answer: `prices.toml` at the root, read once.
+
+use crate::clock::Millis;
+use crate::pipeline::Thinking;
+use crate::record::Usage;
+use serde::Deserialize;
+use std::sync::LazyLock;
+use std::time::{Duration, SystemTime};
+
+/// A model that retires within so long is warned of: a data team's next run may be in a month.
+const WARN_DAYS: u64 = 60;
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// Picodollars a token in a dollar a million tokens.
+const PICO_PER_UNIT: f64 = 1e6;
+
+/// How a call is served, and priced.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tier {
+    /// As always.
+    #[default]
+    Standard,
+    /// For half the price, when there is room.
+    Flex,
+    /// Before others, for more.
+    Priority,
+}
+
+/// The price of a token, in picodollars (10⁻¹² $): $0.30 a million are 300,000. Thoughts cost as much as output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Price {
+    /// Of the prompt, but for what was cached.
+    pub input: u64,
+    /// Of the answer and of thoughts.
+    pub output: u64,
+    /// Of what was cached of the prompt.
+    pub cached: u64,
+}
+
+impl Price {
+    /// From dollars for a million tokens. Without a price of its own what is cached costs as the rest.
+    pub fn per_million(input: f64, output: f64, cached: Option<f64>) -> Price {
+        let pico = |dollars: f64| (dollars * PICO_PER_UNIT).round() as u64;
+        Price { input: pico(input), output: pico(output), cached: pico(cached.unwrap_or(input)) }
+    }
+
+    /// What these tokens cost, in picodollars. `usage.prompt` includes `usage.cached`.
+    pub fn of(&self, usage: Usage) -> u64 {
+        let fresh = usage.prompt.saturating_sub(usage.cached);
+        let parts = [(fresh, self.input), (usage.cached, self.cached), (usage.output + usage.thought, self.output)];
+        parts.iter().fold(0, |sum: u64, (tokens, price)| sum.saturating_add(tokens.saturating_mul(*price)))
+    }
+}
+
+/// Until when a model answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Life {
+    /// Long enough, as far as the catalogue knows.
+    Long,
+    /// It retires on this day (`2026-10-20`), soon.
+    Ends(String),
+    /// It retired on this day.
+    Ended(String),
+}
+
+/// The models that are known.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Catalogue {
+    model: Vec<Entry>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    name: String,
+    #[serde(default)]
+    thinks: Option<Vec<String>>,
+    thinks_by_default: Option<String>,
+    retires: Option<toml::value::Datetime>,
+    #[serde(default)]
+    prices: Vec<Dated>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Dated {
+    tier: Tier,
+    input: f64,
+    output: f64,
+    cached: Option<f64>,
+    from: toml::value::Datetime,
+    #[expect(dead_code, reason = "for people, and the file's own test")]
+    read: toml::value::Datetime,
+    #[expect(dead_code, reason = "for people, and the file's own test")]
+    source: String,
+}
+
+static SHIPPED: LazyLock<Catalogue> =
+    LazyLock::new(|| toml::from_str(include_str!("../../../prices.toml")).expect("a test reads it"));
+
+impl Catalogue {
+    /// The one that this version came with.
+    pub fn shipped() -> &'static Catalogue {
+        &SHIPPED
+    }
+
+    /// A price on a day; `None` when it is not known.
+    pub fn price(&self, model: &str, tier: Tier, now: Millis) -> Option<Price> {
+        let today = day(now, 0);
+        let prices = self.entry(model)?.prices.iter().filter(|price| price.tier == tier);
+        let newest =
+            prices.filter(|price| price.from.to_string() <= today).max_by_key(|price| price.from.to_string())?;
+        Some(Price::per_million(newest.input, newest.output, newest.cached))
+    }
+
+    /// Until when the model answers.
+    pub fn life(&self, model: &str, now: Millis) -> Life {
+        let Some(end) = self.entry(model).and_then(|entry| entry.retires) else { return Life::Long };
+        match end.to_string() {
+            end if end <= day(now, 0) => Life::Ended(end),
+            end if end <= day(now, WARN_DAYS) => Life::Ends(end),
+            _ => Life::Long,
+        }
+    }
+
+    /// Why the model cannot think at this level, and the levels that it has; `None` when it can, or nobody knows.
+    pub fn cannot_think(&self, model: &str, level: Thinking) -> Option<String> {
+        let entry = self.entry(model)?;
+        let levels = entry.thinks.as_ref()?;
+        let level = level.as_str().to_lowercase();
+        if levels.contains(&level) {
+            return None;
+        }
+        let by_default = entry.thinks_by_default.as_deref().unwrap_or("unknown");
+        let levels: Vec<String> = levels.iter().map(|level| format!("{level:?}")).collect();
+        Some(format!(
+            "{model} cannot think at {level:?} (by itself it thinks at {by_default:?}, and thoughts are paid as output): \
+             write thinking = {}",
+            levels.join(" or ")
+        ))
+    }
+
+    /// `gemini-x` also stands for its versions, like `gemini-x-001`.
+    fn entry(&self, model: &str) -> Option<&Entry> {
+        let is_version = |rest: &str| rest.starts_with('-') && rest[1..].bytes().all(|b| b.is_ascii_digit());
+        let names =
+            |entry: &&Entry| model.strip_prefix(&entry.name).is_some_and(|rest| rest.is_empty() || is_version(rest));
+        self.model.iter().find(names)
+    }
+}
+
+/// The day so many days later, like `2026-10-20`.
+fn day(now: Millis, later: u64) -> String {
+    let time = SystemTime::UNIX_EPOCH + Duration::from_millis(now.0) + DAY * later as u32;
+    let mut text = humantime::format_rfc3339_seconds(time).to_string();
+    text.truncate("2026-10-20".len());
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::DEFAULT_MODEL;
+
+    /// Noon of 2026-11-20, 2026-12-31 and 2027-01-01.
+    const DAYS: [Millis; 3] = [Millis(1_795_176_000_000), Millis(1_798_718_400_000), Millis(1_798_804_800_000)];
+
+    #[test]
+    fn the_file_says_what_the_models_cost() {
+        let price = |model: &str, tier| Catalogue::shipped().price(model, tier, DAYS[0]);
+        let standard = Price { input: 300_000, output: 2_500_000, cached: 30_000 };
+        assert_eq!(price(DEFAULT_MODEL, Tier::Standard), Some(standard));
+        assert_eq!(price("gemini-3.5-flash-lite-001", Tier::Standard), Some(standard), "a version");
+        assert_eq!(price("gemini-3.5-flash-lite", Tier::Flex).map(|price| price.input), Some(150_000));
+        assert_eq!(price("gemini-3.5-flash-lite", Tier::Priority), None, "unknown is not 0");
+        assert_eq!(price("gemini-3.5-flash-lite-pro", Tier::Standard), None);
+        assert_eq!(price("gemini-3.7-flash", Tier::Standard), None);
+    }
+
+    #[test]
+    fn a_price_counts_from_its_day_on() {
+        let input = DAYS.map(|day| Catalogue::shipped().price("gemini-3.8-flash", Tier::Standard, day).unwrap().input);
+        assert_eq!(input, [750_000, 750_000, 1_500_000]);
+        assert_eq!(Catalogue::shipped().price("gemini-3.8-flash", Tier::Standard, Millis(0)), None);
+    }
+
+    #[test]
+    fn what_is_cached_is_not_paid_twice_and_thoughts_are_output() {
+        let price = Price::per_million(0.30, 2.50, Some(0.03));
+        let usage = Usage { prompt: 600, output: 100, thought: 20, cached: 400 };
+        assert_eq!(price.of(usage), 200 * 300_000 + 400 * 30_000 + 120 * 2_500_000);
+        assert_eq!(Price::per_million(0.30, 2.50, None).of(usage), 600 * 300_000 + 120 * 2_500_000);
+    }
+
+    #[test]
+    fn a_model_is_warned_of_before_it_retires() {
+        let catalogue: Catalogue = toml::from_str("[[model]]\nname = \"m\"\nretires = 2027-01-19").unwrap();
+        // Sixty days before are 2026-11-20.
+        let before = Millis(DAYS[0].0 - 24 * 60 * 60 * 1_000);
+        assert_eq!(catalogue.life("m", before), Life::Long);
+        assert_eq!(catalogue.life("m", DAYS[0]), Life::Ends("2027-01-19".into()));
+        assert_eq!(
+            catalogue.life("m", Millis(DAYS[0].0 + 60 * 24 * 60 * 60 * 1_000)),
+            Life::Ended("2027-01-19".into())
+        );
+        assert_eq!(Catalogue::shipped().life("gemini-2.5-flash", DAYS[0]), Life::Ended("2026-10-20".into()));
+        assert_eq!(Catalogue::shipped().life("whatever", DAYS[0]), Life::Long);
+    }
+
+    #[test]
+    fn a_model_that_cannot_think_so_is_told_with_what_it_can() {
+        let why = Catalogue::shipped().cannot_think("gemini-3.7-flash", Thinking::Minimal).unwrap();
+        assert!(why.contains("thinks at \"medium\"") && why.ends_with("\"low\" or \"medium\" or \"high\""), "{why}");
+        assert_eq!(Catalogue::shipped().cannot_think("gemini-3.7-flash", Thinking::Low), None);
+        assert_eq!(Catalogue::shipped().cannot_think(DEFAULT_MODEL, Thinking::Minimal), None);
+        assert_eq!(Catalogue::shipped().cannot_think("whatever", Thinking::Minimal), None);
+    }
+}
