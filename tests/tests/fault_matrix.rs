@@ -344,6 +344,43 @@ fn a_run_whose_every_request_is_refused_stops_no_other_run() {
 }
 
 #[test]
+fn a_parked_run_stands_still_is_announced_and_goes_on_when_it_is_resumed() {
+    let by_hand = vec![
+        (Duration::ZERO, ByHand::Parks),
+        (25 * MINUTE, ByHand::Looks),
+        (25 * MINUTE, ByHand::Resumes),
+        (40 * MINUTE, ByHand::Looks), // the world lasts so long
+    ];
+    let parked = Setup { by_hand, ..world(1, draw::plain_file(20)) };
+    let still = run(Setup { until: Some(24 * MINUTE), ..parked.clone() }, []);
+    assert_eq!((still.paid, only_state(&still)), (0, RunState::Parked));
+    assert!(still.notices.len() == 1 && still.notices.iter().all(|id| id.contains(":parked:")), "{:?}", still.notices);
+    let soon = run(Setup { until: Some(28 * MINUTE), ..parked.clone() }, []);
+    assert_eq!((soon.paid, only_state(&soon)), (20, RunState::Complete), "its shards are due whatever their age");
+    assert_eq!(run(parked, []).notices.len(), 2);
+}
+
+#[test]
+fn a_run_that_is_parked_while_it_is_asked_keeps_what_was_paid_for() {
+    let pipeline = draw::pipeline(false).replace("[run]\n", "[run]\nmax_in_flight = 1\n");
+    let seconds = |seconds| Duration::from_secs(seconds);
+    let by_hand = vec![(seconds(20), ByHand::Parks), (10 * MINUTE, ByHand::Looks), (10 * MINUTE, ByHand::Resumes)];
+    let setup = Setup { pipeline, by_hand, ..world(1, draw::plain_file(150)) };
+    let parked = run(Setup { until: Some(9 * MINUTE), ..setup.clone() }, []);
+    assert!((1..150).contains(&parked.paid) && only_state(&parked) == RunState::Parked, "{} were paid", parked.paid);
+    let all = run(setup, []);
+    assert_eq!((all.paid, all.loaded.len(), only_state(&all)), (150, 150, RunState::Complete));
+}
+
+#[test]
+fn a_parked_run_whose_rows_need_no_call_completes() {
+    let by_hand = vec![(Duration::ZERO, ByHand::Parks)];
+    let text = "{\"id\": null, \"act\": \"answer\"}\n".repeat(7);
+    let report = run(Setup { by_hand, ..world(1, text) }, []);
+    assert_eq!((failed(&report, "null_key"), only_state(&report)), (7, RunState::Complete));
+}
+
+#[test]
 fn a_parked_run_can_be_cancelled() {
     let storm = Storm { from: START, to: START + 10 * MINUTE, systemic: false };
     let first = RunId::of("inbox", "p/a.jsonl", 2);

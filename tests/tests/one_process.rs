@@ -12,8 +12,8 @@ use tasuki_relay::claims::{Claimed, Claims, Timing};
 use tasuki_relay::clock::{Chance, Clock, Millis};
 use tasuki_relay::names::{self, Bucket, RunId, ShardId, ShardIndex};
 use tasuki_relay::ports::{
-    Ask, Ended, Event, Fault, Generation, Meta, Model, Notice, Object, Objects, ObjectsError, Reply, RunState, Verdict,
-    Why,
+    Announcement, Ask, Event, Fault, Generation, Meta, Model, Notice, Object, Objects, ObjectsError, Reply, RunState,
+    Verdict, Why,
 };
 use tasuki_relay::record::{
     Answer, AnswerLine, Content, Header, Input, Key, Outcome, Plan, ShardLine, Spent, Totals, decode, encode,
@@ -282,8 +282,8 @@ struct Mute(RunId);
 
 #[async_trait]
 impl Notice for Mute {
-    async fn publish(&self, ended: &Ended) -> Result<(), String> {
-        if ended.run.run == self.0 { Err("the topic is gone".into()) } else { Ok(()) }
+    async fn publish(&self, announcement: &Announcement) -> Result<(), String> {
+        if announcement.run.run == self.0 { Err("the topic is gone".into()) } else { Ok(()) }
     }
 }
 

@@ -4,6 +4,7 @@ use crate::Generator;
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
 use tasuki_relay::claims::Standing;
+use tasuki_relay::control;
 use tasuki_relay::names::{self, Bucket, RunId, ShardId};
 use tasuki_relay::ports::{Event, Meta, ObjectsError};
 use tasuki_relay::sweep::{Marks, PAGE, REDRIVES_MAX, Redriven, Sweep, drive, open_runs};
@@ -16,6 +17,16 @@ const AT_ONCE: usize = 16;
 pub(crate) struct Memory {
     redriven: Redriven,
     marks: Marks,
+    /// Runs that were parked when they were last looked at, or whose backlog of that time is not driven yet.
+    parked: BTreeSet<RunId>,
+}
+
+impl Memory {
+    /// Forgets the runs that are no longer open.
+    fn keep(&mut self, open: &[RunId]) {
+        self.redriven.keep(open);
+        self.parked.retain(|run| open.contains(run));
+    }
 }
 
 impl Generator {
@@ -36,15 +47,19 @@ impl Generator {
             }
         }
         if only.is_none() {
-            self.memory(|memory| memory.redriven.keep(&runs));
+            self.memory(|memory| memory.keep(&runs));
         }
         Ok(due)
     }
 
     async fn due_of(&self, sweep: Sweep, run: &RunId, due: &mut Vec<Event>) -> Result<(), ObjectsError> {
-        if self.exists(&names::parked(run)).await? && !self.exists(&names::cancel(run)).await? {
+        if control::parked_by(&*self.objects, run).await?.is_some() {
+            self.memory(|memory| memory.parked.insert(run.clone()));
             return Ok(());
         }
+        // The events of a parked run were acknowledged: once it is resumed all its shards are due, whatever their age.
+        let resumed = self.memory(|memory| memory.parked.contains(run));
+        let sweep = if resumed { Sweep::Now } else { sweep };
         let (prefix, most) = (names::shards(run), due.len() + REDRIVES_MAX);
         let mut after = Some(names::before(run, self.memory(|memory| memory.marks.first(run))));
         while due.len() < most {
@@ -66,6 +81,9 @@ impl Generator {
             if shards.len() < PAGE {
                 break;
             }
+        }
+        if due.len() < most {
+            self.memory(|memory| memory.parked.remove(run));
         }
         Ok(())
     }

@@ -1,9 +1,10 @@
 //! The loader's sweep: parts without a ledger row, runs that are complete, notices that were not sent.
 
 use crate::{Loader, unconfirmed};
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 use tasuki_relay::names::{self, Bucket, RunId, ShardId, ShardIndex};
-use tasuki_relay::ports::{Event, Why};
+use tasuki_relay::ports::{Event, Generation, RunState, Why};
 use tasuki_relay::sweep::{Marks, PAGE, REDRIVES_MAX, Redriven, Sweep, drive, open_runs};
 
 /// Parts that a sweep loads at once.
@@ -14,10 +15,22 @@ const AT_ONCE: usize = 4;
 pub(crate) struct Memory {
     redriven: Redriven,
     marks: Marks,
+    /// The markers that the store knows of.
+    parked: BTreeMap<RunId, Generation>,
 }
 
 impl Memory {
+    /// The marker by which the run was parked last.
+    pub fn parked_by(&self, run: &RunId) -> Option<Generation> {
+        self.parked.get(run).copied()
+    }
+
+    pub fn parked(&mut self, run: &RunId, marker: Generation) {
+        self.parked.insert(run.clone(), marker);
+    }
+
     pub fn forget(&mut self, run: &RunId) {
+        self.parked.remove(run);
         self.marks.forget(run);
         self.redriven.forget(&names::shards(run));
     }
@@ -29,27 +42,29 @@ impl Loader {
         let due = self.due(Sweep::ByAge, None).await?;
         let driven = drive(due, AT_ONCE, |event| async move { self.handle(&event).await }).await;
         let mut failed = None;
-        for ended in self.records.unpublished(None).await.map_err(unconfirmed)? {
-            failed = failed.or(self.publish(&ended).await.err());
+        for announcement in self.records.unpublished(None).await.map_err(unconfirmed)? {
+            failed = failed.or(self.publish(&announcement).await.err());
         }
         failed.map_or(Ok(driven), Err)
     }
 
-    /// The parts without a ledger row that are due, as events: of all open runs, or of one. Completes runs on its way: an
-    /// `open/` that a late splitter made again for an ended run is removed.
+    /// The parts without a ledger row that are due, as events: of all open runs, or of one. Completes runs and parks them on its
+    /// way: an `open/` that a late splitter made again for an ended run is removed.
     pub async fn due(&self, sweep: Sweep, only: Option<&RunId>) -> Result<Vec<Event>, Why> {
         let mut due = Vec::new();
         for run in open_runs(&*self.objects, only).await? {
             // What hinders one run must not hinder the others.
-            let looked = match self.due_of(sweep, &run, &mut due).await {
-                Ok(()) => self.complete(&run).await.map(|_| ()),
-                Err(why) => Err(why),
-            };
-            if let Err(why) = looked {
+            if let Err(why) = self.see_to(sweep, &run, &mut due).await {
                 tracing::warn!(%run, "the sweep could not see to run {run}: {why:?}");
             }
         }
         Ok(due)
+    }
+
+    async fn see_to(&self, sweep: Sweep, run: &RunId, due: &mut Vec<Event>) -> Result<(), Why> {
+        self.due_of(sweep, run, due).await?;
+        let state = self.complete(run).await?.map(|row| row.state);
+        if state.is_some_and(RunState::has_ended) { Ok(()) } else { self.mark_parked(run, state).await }
     }
 
     async fn due_of(&self, sweep: Sweep, run: &RunId, due: &mut Vec<Event>) -> Result<(), Why> {

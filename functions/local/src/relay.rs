@@ -17,7 +17,7 @@ use tasuki_relay::claims::Timing;
 use tasuki_relay::clock::Chance;
 use tasuki_relay::files_only::FilesOnly;
 use tasuki_relay::names::{Bucket, RunId};
-use tasuki_relay::ports::{Ended, Event, Generation, Model, Notice};
+use tasuki_relay::ports::{Announcement, Event, Generation, Model, Notice};
 use tasuki_relay::rows::ObjectRows;
 use tasuki_splitter::Splitter;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -41,8 +41,8 @@ const STOP_SAVING: Duration = Duration::from_secs(10);
 /// What a relay reports.
 #[derive(Clone, Debug)]
 pub enum News {
-    /// A run reached its end state.
-    Ended(Box<Ended>),
+    /// A run reached its end state, or was parked.
+    Announced(Box<Announcement>),
     /// A systemic error: nothing goes on until a person acts. Says what to do.
     Stopped(String),
     /// Something is tried again and again.
@@ -178,9 +178,9 @@ struct Announce(UnboundedSender<News>);
 
 #[async_trait]
 impl Notice for Announce {
-    async fn publish(&self, ended: &Ended) -> Result<(), String> {
+    async fn publish(&self, announcement: &Announcement) -> Result<(), String> {
         // Nobody listens any more when the process stops: what ended is in the store.
-        let _ = self.0.send(News::Ended(Box::new(ended.clone())));
+        let _ = self.0.send(News::Announced(Box::new(announcement.clone())));
         Ok(())
     }
 }

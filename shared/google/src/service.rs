@@ -21,8 +21,10 @@ use tasuki_relay::files_only::FilesOnly;
 use tasuki_relay::gemini::{Gemini, GeminiConfig};
 use tasuki_relay::names::{Bucket, RunId, ShardIndex};
 use tasuki_relay::pipeline::Pipeline;
-use tasuki_relay::ports::{Ended, Loaded, Model, Notice, Objects, Part, Records, RecordsError, RunRow, Snapshots};
-use tasuki_relay::record::Key;
+use tasuki_relay::ports::{
+    Announcement, Generation, Loaded, Model, Notice, Objects, Part, Records, RecordsError, RunRow, Snapshots,
+};
+use tasuki_relay::record::{Header, Key};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -251,7 +253,13 @@ impl Records for NoStore {
     async fn ledgered(&self, _: &RunId, _: &[ShardIndex]) -> Result<BTreeSet<ShardIndex>, RecordsError> {
         no_store()
     }
-    async fn unpublished(&self, _: Option<&RunId>) -> Result<Vec<Ended>, RecordsError> {
+    async fn park(&self, _: &Header, _: Generation) -> Result<(), RecordsError> {
+        no_store()
+    }
+    async fn resume(&self, _: &RunId) -> Result<(), RecordsError> {
+        no_store()
+    }
+    async fn unpublished(&self, _: Option<&RunId>) -> Result<Vec<Announcement>, RecordsError> {
         no_store()
     }
     async fn mark_published(&self, _: &str) -> Result<(), RecordsError> {

@@ -7,6 +7,7 @@ pub mod answer;
 pub mod checkpoint;
 pub mod claims;
 pub mod clock;
+pub mod control;
 pub mod ddl;
 pub mod deadline;
 pub mod files_only;

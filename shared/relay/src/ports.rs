@@ -325,6 +325,8 @@ pub enum RecordsError {
 pub enum RunState {
     /// Parts are being loaded.
     Running,
+    /// It stands still, paid for no further, until a person resumes it ([`crate::control`]). What was answered is loaded still.
+    Parked,
     /// Every row has its outcome.
     Complete,
     /// Refused.
@@ -338,6 +340,7 @@ impl RunState {
     pub fn as_str(self) -> &'static str {
         match self {
             RunState::Running => "RUNNING",
+            RunState::Parked => "PARKED",
             RunState::Complete => "COMPLETE",
             RunState::Failed => "FAILED",
             RunState::Cancelled => "CANCELLED",
@@ -346,9 +349,14 @@ impl RunState {
 
     /// The inverse of [`RunState::as_str`].
     pub fn parse(text: &str) -> Option<RunState> {
-        [RunState::Running, RunState::Complete, RunState::Failed, RunState::Cancelled]
+        [RunState::Running, RunState::Parked, RunState::Complete, RunState::Failed, RunState::Cancelled]
             .into_iter()
             .find(|state| state.as_str() == text)
+    }
+
+    /// An end state: it never changes again.
+    pub fn has_ended(self) -> bool {
+        !matches!(self, RunState::Running | RunState::Parked)
     }
 }
 
@@ -381,12 +389,14 @@ pub struct RunRow {
     pub counts: Counts,
 }
 
-/// The completion notice of a run, with an id that is the same however often it is published.
+/// The notice that a run ended or was parked, with an id that is the same however often it is published.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Ended {
-    /// `<run>:<state>`.
+pub struct Announcement {
+    /// `<run>:<end state>`, or `<run>:parked:<generation of the marker>`.
     pub event_id: String,
-    /// The run, in its end state.
+    /// What is announced: an end state, or PARKED.
+    pub state: RunState,
+    /// The run as it stands: one that was parked may have gone on since.
     pub run: RunRow,
 }
 
@@ -395,24 +405,29 @@ pub struct Ended {
 pub trait Records: Send + Sync {
     /// Loads a part in one transaction: ledger, target rows, failures, counters, totals ([`crate::settle`] decides which).
     async fn load(&self, part: &Part) -> Result<Loaded, RecordsError>;
-    /// With a strong read of the counters: takes the run from RUNNING to its end state if all is loaded, in one transaction
-    /// with its outbox row. Returns the run as it stands then; `None` for an unknown run.
+    /// With a strong read of the counters: takes the run from RUNNING or PARKED to its end state if all is loaded, in one
+    /// transaction with its outbox row. Returns the run as it stands then; `None` for an unknown run.
     async fn finish(&self, run: &RunId) -> Result<Option<RunRow>, RecordsError>;
     /// Which of these shards have a ledger row.
     async fn ledgered(&self, run: &RunId, shards: &[ShardIndex]) -> Result<BTreeSet<ShardIndex>, RecordsError>;
-    /// The outbox: ended runs whose notice is not marked published; of all runs, or of one.
-    async fn unpublished(&self, run: Option<&RunId>) -> Result<Vec<Ended>, RecordsError>;
+    /// Takes the run of `header` from RUNNING to PARKED, in one transaction with an outbox row for this marker, which comes
+    /// once. A run of which no part is loaded becomes known by it; an ended one stays as it is.
+    async fn park(&self, header: &Header, marker: Generation) -> Result<(), RecordsError>;
+    /// Takes the run from PARKED to RUNNING; in any other state it stays as it is.
+    async fn resume(&self, run: &RunId) -> Result<(), RecordsError>;
+    /// The outbox: notices that are not marked published; of all runs, or of one.
+    async fn unpublished(&self, run: Option<&RunId>) -> Result<Vec<Announcement>, RecordsError>;
     /// Marks a notice published.
     async fn mark_published(&self, event_id: &str) -> Result<(), RecordsError>;
     /// The fingerprints of target rows by key; absent keys are absent. For a target that does not exist yet: none.
     async fn fingerprints(&self, pipeline: &Pipeline, keys: &[Key]) -> Result<BTreeMap<Key, String>, RecordsError>;
 }
 
-/// Tells the world that a run ended. At least once, with a stable id.
+/// Tells the world that a run ended or was parked. At least once, with a stable id.
 #[async_trait]
 pub trait Notice: Send + Sync {
     /// Publishes; an error is tried again by the sweep.
-    async fn publish(&self, ended: &Ended) -> Result<(), String>;
+    async fn publish(&self, announcement: &Announcement) -> Result<(), String>;
 }
 
 /// An object was finalized: a hint that there may be work.

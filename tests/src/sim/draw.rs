@@ -1,7 +1,7 @@
 //! Worlds drawn by seed: what is dropped, what the model says, what the event service does.
 
 use super::model::{ACTS, CANARY, Storm};
-use super::{START, Setup};
+use super::{ByHand, START, Setup};
 use std::fmt::Write;
 use std::time::Duration;
 use tasuki_relay::clock::Chance;
@@ -61,8 +61,10 @@ pub fn setup(seed: u64) -> Setup {
         let from = START + within(20);
         Storm { from, to: from + within(1_800), systemic: one_in(2) }
     });
+    let by_hand = if one_in(4) { parkings(&chance) } else { Vec::new() };
     Setup {
         seed,
+        by_hand,
         pipeline: pipeline(one_in(4)),
         files,
         sweeps: true,
@@ -74,6 +76,25 @@ pub fn setup(seed: u64) -> Setup {
         skewed: one_in(20),
         ..Setup::default()
     }
+}
+
+/// A run that is parked and resumed, once or twice, by people who may look at one parking and resume during the next. The last
+/// of them sees what he resumes.
+fn parkings(chance: &Chance) -> Vec<(Duration, ByHand)> {
+    let mut hands = Vec::new();
+    let mut at = Duration::ZERO;
+    for _ in 0..=chance.below(2) {
+        for hand in [ByHand::Parks, ByHand::Looks, ByHand::Resumes] {
+            at += chance.up_to(Duration::from_secs(if chance.below(2) == 0 { 5 } else { 900 }));
+            hands.push((at, hand));
+        }
+        if chance.below(2) == 0 {
+            hands.extend([(at, ByHand::Parks), (at + Duration::from_secs(40), ByHand::Resumes)]);
+            at += Duration::from_secs(40);
+        }
+    }
+    hands.extend([(at, ByHand::Looks), (at, ByHand::Resumes)]);
+    hands
 }
 
 /// The rows of a file that reach the model and are charged: usable ones, with the first of each key, that it does not refuse.

@@ -20,9 +20,10 @@ use std::time::Duration;
 use tasuki_generator::{Generator, Settings};
 use tasuki_loader::Loader;
 use tasuki_relay::clock::{Chance, Clock, Millis};
+use tasuki_relay::control;
 use tasuki_relay::files_only::FilesOnly;
 use tasuki_relay::names::{self, Bucket, RunId};
-use tasuki_relay::ports::{Ended, Event, Objects, RunState, Verdict, Why};
+use tasuki_relay::ports::{Announcement, Event, Generation, Objects, RunState, Verdict, Why};
 use tasuki_relay::rows::ObjectRows;
 use tasuki_splitter::Splitter;
 use tokio::time::{sleep, timeout};
@@ -109,6 +110,12 @@ pub enum ByHand {
     Purges(Bucket, String),
     /// Writes garbage as the answers of the first shard that has none.
     CorruptsAnswers,
+    /// Parks the first run, as a budget does.
+    Parks,
+    /// Looks why the first run is parked.
+    Looks,
+    /// Resumes the first run, as it was when it was looked at.
+    Resumes,
 }
 
 type Running = (Arc<Process>, Arc<Node>);
@@ -144,6 +151,11 @@ pub struct World {
     seen: Mutex<check::Seen>,
     violation: Mutex<Option<String>>,
     log: Mutex<Vec<String>>,
+    /// The marker that was looked at, and those that were resumed.
+    looked_at: Mutex<Option<Generation>>,
+    resumed: Mutex<BTreeSet<Generation>>,
+    /// How much longer faults may keep a generator from seeing that its run is parked.
+    blind_ms: AtomicU64,
 }
 
 /// What a world came to.
@@ -167,6 +179,8 @@ pub struct Report {
     pub failures: BTreeMap<String, u64>,
     /// Rows that were loaded, by key, with the run that did.
     pub loaded: BTreeMap<String, RunId>,
+    /// The ids of all notices.
+    pub notices: BTreeSet<String>,
 }
 
 /// Runs a world to its end, and looks at every invariant on the way.
@@ -207,6 +221,9 @@ impl World {
             seen: Mutex::default(),
             violation: Mutex::default(),
             log: Mutex::default(),
+            looked_at: Mutex::default(),
+            resumed: Mutex::default(),
+            blind_ms: AtomicU64::new(0),
             setup,
             chance,
             clock,
@@ -286,13 +303,39 @@ impl World {
                     self.objects.create(Bucket::Answers, &shard.meta.name, "{\"half a".into()).await.ok();
                 }
             }
+            ByHand::Parks | ByHand::Looks | ByHand::Resumes => self.do_to_first_run(hand).await,
+        }
+        self.check();
+    }
+
+    async fn do_to_first_run(&self, hand: ByHand) {
+        let Some(run) = self.first_run() else { return };
+        let (objects, looked_at) = (&*self.objects, || self.looked_at.lock().expect("a panic ends the test"));
+        match hand {
+            ByHand::Parks => drop(control::park(objects, &run, "the test says so").await),
+            ByHand::Looks => {
+                let seen = control::parked_by(objects, &run).await.ok().flatten();
+                *looked_at() = seen;
+            }
+            _ => {
+                let Some(seen) = *looked_at() else { return };
+                self.resumed.lock().expect("a panic ends the test").insert(seen);
+                if self.setup.wrong == Some(Wrong::ResumesWhatever) {
+                    objects.remove(Bucket::State, &names::parked(&run), None).await.ok();
+                } else {
+                    control::resume(objects, &run, seen).await.ok();
+                }
+            }
         }
     }
 
+    pub(crate) fn first_run(&self) -> Option<RunId> {
+        let first = self.objects.versions(Bucket::Inbox).into_iter().next()?;
+        Some(RunId::of("inbox", &first.meta.name, first.meta.generation))
+    }
+
     async fn cancel_first_run(&self) {
-        let first = self.objects.versions(Bucket::Inbox).into_iter().next();
-        if let Some(first) = first {
-            let run = RunId::of("inbox", &first.meta.name, first.meta.generation);
+        if let Some(run) = self.first_run() {
             self.objects.create(Bucket::State, &names::cancel(&run), Bytes::new()).await.ok();
         }
     }
@@ -397,6 +440,9 @@ impl World {
     /// A fault was met: notes it, and what it may waste.
     pub(crate) fn met(&self, kind: &str, fault: Fault, process: &Process) {
         self.log.lock().expect("a panic ends the test").push(format!("{} {kind}: {fault:?}", self.clock.now()));
+        if kind.starts_with("generator") {
+            self.blind_ms.fetch_add((faults::STALL + PUSH_DEADLINE * 6).as_millis() as u64, Relaxed);
+        }
         let about =
             |what: &str| kind.starts_with("generator") && kind.ends_with(what) && process.asked.load(Relaxed) > 0;
         let in_flight = process.in_flight.load(Relaxed);
@@ -436,13 +482,13 @@ impl World {
         self.count_death(process);
     }
 
-    pub(crate) fn announce(&self, ended: &Ended) {
+    pub(crate) fn announce(&self, announcement: &Announcement) {
         self.notices
             .lock()
             .expect("a panic ends the test")
-            .entry(ended.run.run.clone())
+            .entry(announcement.run.run.clone())
             .or_default()
-            .insert(ended.event_id.clone());
+            .insert(announcement.event_id.clone());
     }
 
     pub(crate) fn violate(&self, what: String) {
@@ -471,6 +517,7 @@ impl World {
                 all.failures.values().for_each(|row| *reasons.entry(row.reason.clone()).or_default() += 1);
                 reasons
             }),
+            notices: self.notices.lock().expect("a panic ends the test").values().flatten().cloned().collect(),
             loaded: self.records.look(|all| {
                 let rows = all.targets.values().flatten();
                 rows.map(|(key, row)| (key.to_string(), row.run.clone())).collect()

@@ -13,10 +13,10 @@ use std::time::Duration;
 use tasuki_relay::names::{Bucket, RunId, ShardIndex};
 use tasuki_relay::pipeline::Pipeline;
 use tasuki_relay::ports::{
-    Ask, Ended, Generation, Loaded, Meta, Model, Notice, Object, Objects, ObjectsError, Part, Records, RecordsError,
-    Reply, RunRow,
+    Announcement, Ask, Generation, Loaded, Meta, Model, Notice, Object, Objects, ObjectsError, Part, Records,
+    RecordsError, Reply, RunRow,
 };
-use tasuki_relay::record::Key;
+use tasuki_relay::record::{Header, Key};
 use tokio::time::sleep;
 
 /// A process of a leg.
@@ -341,7 +341,19 @@ impl Records for NodeRecords {
         self.0.port("ledgered", uncertain(), effect).await
     }
 
-    async fn unpublished(&self, run: Option<&RunId>) -> Result<Vec<Ended>, RecordsError> {
+    async fn park(&self, header: &Header, marker: Generation) -> Result<(), RecordsError> {
+        let (records, header) = (self.0.world.records.clone(), header.clone());
+        let effect = || -> BoxFuture<'static, _> { Box::pin(async move { records.park(&header, marker).await }) };
+        self.0.port("park", uncertain(), effect).await
+    }
+
+    async fn resume(&self, run: &RunId) -> Result<(), RecordsError> {
+        let (records, run) = (self.0.world.records.clone(), run.clone());
+        let effect = || -> BoxFuture<'static, _> { Box::pin(async move { records.resume(&run).await }) };
+        self.0.port("resume", uncertain(), effect).await
+    }
+
+    async fn unpublished(&self, run: Option<&RunId>) -> Result<Vec<Announcement>, RecordsError> {
         let (records, run) = (self.0.world.records.clone(), run.cloned());
         let effect = || -> BoxFuture<'static, _> { Box::pin(async move { records.unpublished(run.as_ref()).await }) };
         self.0.port("unpublished", uncertain(), effect).await
@@ -378,6 +390,7 @@ impl Model for NodeModel {
         let (world, prompt) = (self.0.world.clone(), ask.prompt.clone());
         self.0.in_flight.fetch_add(1, Relaxed);
         self.0.asked.fetch_add(1, Relaxed);
+        world.check_parked();
         let _flying = Flying(self.0.clone());
         sleep(world.model.latency()).await;
         match super::model::act_of(&prompt) {
@@ -402,11 +415,11 @@ pub struct NodeNotice(pub Arc<Process>);
 
 #[async_trait]
 impl Notice for NodeNotice {
-    async fn publish(&self, ended: &Ended) -> Result<(), String> {
-        let (world, ended) = (self.0.world.clone(), ended.clone());
+    async fn publish(&self, announcement: &Announcement) -> Result<(), String> {
+        let (world, announcement) = (self.0.world.clone(), announcement.clone());
         let effect = || -> BoxFuture<'static, _> {
             Box::pin(async move {
-                world.announce(&ended);
+                world.announce(&announcement);
                 Ok(())
             })
         };
