@@ -135,6 +135,9 @@ pub enum RowsError {
     /// It may work later.
     #[error("the source cannot be read now: {0}")]
     Unknown(String),
+    /// So many rows at once do not fit into memory: fewer may.
+    #[error("the rows do not fit into memory at once")]
+    TooLarge,
 }
 
 /// Where rows come from: an object of the inbox, pinned to a generation.
@@ -174,8 +177,10 @@ pub struct SourceColumn {
 pub struct Order {
     /// The run.
     pub run: RunId,
-    /// From 1; the next one only after [`Taking::Failed`].
+    /// From 1; the next one only after [`Taking::Failed`], or to cut what was taken again.
     pub attempt: u32,
+    /// The rows are those of this earlier attempt, cut into other parts; else the source's.
+    pub again: Option<u32>,
     /// Which rows.
     pub source: Source,
     /// Parts, at least 1: a row's is drawn by a hash of its key, so that equal keys are in one part.
@@ -190,7 +195,12 @@ pub enum Taking {
     /// Its job is at work.
     Pending,
     /// It is there. Its rows are those of all parts: `max_rows` is the caller's.
-    Ready(Snapshot),
+    Ready {
+        /// Where its rows are.
+        snapshot: Snapshot,
+        /// Their size.
+        bytes: u64,
+    },
     /// Its job failed for a reason that passes.
     Failed {
         /// When.
@@ -216,7 +226,8 @@ pub trait Snapshots: Send + Sync {
     async fn check(&self, source: &Source) -> Result<Checked, RowsError>;
     /// Starts the attempt, unless it was started before, and tells how it stands.
     async fn take(&self, order: &Order) -> Result<Taking, RowsError>;
-    /// The rows of a part whose positions are in `rows`, in any order. `Gone` when the snapshot is no longer there.
+    /// The rows of a part whose positions are in `rows`, in any order. `Gone` when the snapshot is no longer there, `TooLarge`
+    /// when they are more than one and exceed [`crate::limits::PART_BYTES_AT_ONCE`].
     async fn read(&self, snapshot: &Snapshot, part: u32, rows: Range<u64>) -> Result<Vec<PartRow>, RowsError>;
 }
 

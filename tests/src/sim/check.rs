@@ -60,8 +60,8 @@ impl World {
 
     /// The marker that parks the first run.
     fn marker(&self) -> Option<Meta> {
-        let name = names::parked(&self.first_run()?);
-        self.objects.live(Bucket::State).into_iter().map(|object| object.meta).find(|meta| meta.name == name)
+        let run = self.setup.parks().then(|| self.first_run())??;
+        self.objects.find(Bucket::State, &names::parked(&run))
     }
 
     /// Looks at what must hold when the model is asked: who works sees a parked run with the next look at its control objects.
@@ -299,7 +299,7 @@ impl World {
             .map(|line| u64::from(matches!(line.content, Content::Row(_))))
             .sum();
         // A row that the model can never take is told from a model that is down by asking about another one, once an epoch.
-        let dead = self.setup.files.iter().map(|(_, _, text)| text.matches("dead-").count() as u64).sum::<u64>();
+        let dead = self.setup.texts().map(|text| text.matches("dead-").count() as u64).sum::<u64>();
         let asked = asked + dead * SERVER_ERROR_EPOCHS as u64;
         let bound = asked + by_script + self.waste.load(Relaxed);
         if paid > bound {

@@ -1,10 +1,12 @@
 //! Worlds drawn by seed: what is dropped, what the model says, what the event service does.
 
 use super::model::{ACTS, CANARY, Storm};
-use super::{ByHand, START, Setup};
+use super::{ByHand, START, Setup, Table};
+use crate::memory::Act;
 use std::fmt::Write;
 use std::time::Duration;
 use tasuki_relay::clock::Chance;
+use tasuki_relay::limits::PART_BYTES_MAX;
 
 /// Rows of a shard in every world.
 pub const ROWS_PER_SHARD: u64 = 5;
@@ -56,6 +58,10 @@ pub fn setup(seed: u64) -> Setup {
     if one_in(15) {
         files.push((within(60), "p/refused.csv".to_owned(), "id,other\n1,2\n".to_owned()));
     }
+    let table = one_in(4).then(|| {
+        files[0] = (Duration::ZERO, "p/a.run.toml".to_owned(), "[source]\ntable = \"p.d.t\"\n".to_owned());
+        table(&chance)
+    });
     files.sort_by_key(|(at, ..)| *at);
     let storm = one_in(6).then(|| {
         let from = START + within(20);
@@ -65,6 +71,7 @@ pub fn setup(seed: u64) -> Setup {
     Setup {
         seed,
         by_hand,
+        table,
         pipeline: pipeline(one_in(4)),
         files,
         sweeps: true,
@@ -75,6 +82,23 @@ pub fn setup(seed: u64) -> Setup {
         storm,
         skewed: one_in(20),
         ..Setup::default()
+    }
+}
+
+/// A table whose snapshot may have to be cut again, may not fit into memory at once, and whose first jobs may fail.
+fn table(chance: &Chance) -> Table {
+    let parts = 1 + chance.below(6) as u32;
+    let jobs = (0..chance.below(3)).map(|_| match chance.below(4) {
+        0 => Act::Fails("backendError"),
+        1 => Act::Lost,
+        _ => Act::Takes(chance.up_to(Duration::from_secs(100))),
+    });
+    Table {
+        rows: file(chance.below(35), chance),
+        parts,
+        bytes: (chance.below(3) == 0).then(|| u64::from(parts) * PART_BYTES_MAX + 1),
+        fit: 1 + chance.below(12),
+        jobs: jobs.collect(),
     }
 }
 

@@ -8,11 +8,12 @@ pub mod model;
 pub mod node;
 pub mod wrong;
 
-use crate::memory::{MemoryObjects, records::MemoryRecords};
+use crate::memory::{MemoryObjects, MemorySnapshots, records::MemoryRecords};
 use bytes::Bytes;
+use crate::memory::Act;
 use faults::{Fault, Faults};
 use model::{Script, Storm};
-use node::{NodeModel, NodeNotice, NodeObjects, NodeRecords, Process};
+use node::{NodeModel, NodeNotice, NodeObjects, NodeRecords, NodeSnapshots, Process};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -23,7 +24,7 @@ use tasuki_relay::clock::{Chance, Clock, Millis};
 use tasuki_relay::control;
 use tasuki_relay::files_only::FilesOnly;
 use tasuki_relay::names::{self, Bucket, RunId};
-use tasuki_relay::ports::{Announcement, Event, Generation, Objects, RunState, Verdict, Why};
+use tasuki_relay::ports::{Announcement, Event, Generation, Objects, RunState, Snapshots, Verdict, Why};
 use tasuki_relay::rows::ObjectRows;
 use tasuki_splitter::Splitter;
 use tokio::time::{sleep, timeout};
@@ -33,6 +34,8 @@ use wrong::Wrong;
 pub const START: Millis = Millis(1_767_225_600_000);
 /// A push is cut after so long: Eventarc's default.
 const PUSH_DEADLINE: Duration = Duration::from_secs(10);
+/// Time that reading a piece of a snapshot takes: so long that other splitters join in.
+const READING: Duration = Duration::from_secs(3);
 /// Deliveries of an event before it is dead.
 const DELIVERIES_MAX: u32 = 100;
 /// Processes of a leg.
@@ -95,8 +98,25 @@ pub struct Setup {
     pub by_hand: Vec<(Duration, ByHand)>,
     /// A key that a constraint of the target rejects.
     pub rejected_key: Option<String>,
+    /// What every `*.run.toml` names.
+    pub table: Option<Table>,
     /// The world is over then, whatever is open.
     pub until: Option<Duration>,
+}
+
+/// A table in BigQuery.
+#[derive(Clone, Debug)]
+pub struct Table {
+    /// Its rows, as JSON lines.
+    pub rows: String,
+    /// Parts that its size comes to.
+    pub parts: u32,
+    /// What a snapshot of it comes to, where that is more than its size.
+    pub bytes: Option<u64>,
+    /// Rows that fit into memory at once.
+    pub fit: u64,
+    /// What becomes of the first jobs.
+    pub jobs: Vec<Act>,
 }
 
 /// What a hand does in storage.
@@ -138,6 +158,8 @@ pub struct World {
     pub objects: Arc<MemoryObjects>,
     /// The store.
     pub records: Arc<MemoryRecords>,
+    /// The tables.
+    pub snapshots: Option<Arc<MemorySnapshots>>,
     /// The model.
     pub model: Script,
     /// What goes wrong.
@@ -205,12 +227,34 @@ pub fn run(setup: Setup, faults: &Arc<Faults>) -> Result<Report, String> {
     })
 }
 
+impl Table {
+    fn snapshots(self, clock: Clock) -> MemorySnapshots {
+        let rows = self.rows.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        let mut snapshots = MemorySnapshots::new(clock, rows, "id", self.parts).script(self.jobs);
+        (snapshots.latency, snapshots.bytes, snapshots.fit) = (READING, self.bytes, self.fit);
+        snapshots
+    }
+}
+
+impl Setup {
+    pub(crate) fn parks(&self) -> bool {
+        self.by_hand.iter().any(|(_, hand)| matches!(hand, ByHand::Parks))
+    }
+
+    /// The texts of all rows.
+    pub(crate) fn texts(&self) -> impl Iterator<Item = &str> {
+        let tables = self.table.iter().map(|table| table.rows.as_str());
+        self.files.iter().map(|(_, _, text)| text.as_str()).chain(tables)
+    }
+}
+
 impl World {
     fn new(setup: Setup, faults: Arc<Faults>) -> Arc<World> {
         let (chance, clock) = (Chance::seeded(setup.seed), Clock::starting_at(START));
         Arc::new(World {
             objects: Arc::new(MemoryObjects::new(clock.clone())),
             records: Arc::new(MemoryRecords::new(clock.clone())),
+            snapshots: setup.table.clone().map(|table| Arc::new(table.snapshots(clock.clone()))),
             model: Script::new(chance.clone(), setup.storm),
             nodes: Mutex::default(),
             meters: Mutex::default(),
@@ -422,7 +466,11 @@ impl World {
             Leg::Splitter => {
                 let rows = Arc::new(ObjectRows::new(objects.clone()));
                 let settings = tasuki_splitter::Settings::default();
-                Node::Splitter(Splitter::new(objects, rows, Arc::new(FilesOnly), records, clock, chance, settings))
+                let snapshots: Arc<dyn Snapshots> = match &self.snapshots {
+                    Some(snapshots) => Arc::new(NodeSnapshots(process.clone(), snapshots.clone())),
+                    None => Arc::new(FilesOnly),
+                };
+                Node::Splitter(Splitter::new(objects, rows, snapshots, records, clock, chance, settings))
             }
             Leg::Generator => {
                 let rows_per_checkpoint = self.rows_per_checkpoint();

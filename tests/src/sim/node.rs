@@ -3,20 +3,23 @@
 use super::faults::{Fault, SLOW, STALL};
 use super::wrong::Wrong;
 use super::{Leg, World};
+use crate::memory::MemorySnapshots;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tasuki_relay::names::{Bucket, RunId, ShardIndex};
 use tasuki_relay::pipeline::Pipeline;
 use tasuki_relay::ports::{
-    Announcement, Ask, Generation, Loaded, Meta, Model, Notice, Object, Objects, ObjectsError, Part, Records,
-    RecordsError, Reply, RunRow,
+    Announcement, Ask, Checked, Generation, Loaded, Meta, Model, Notice, Object, Objects, ObjectsError, Order, Part,
+    PartRow, Records, RecordsError, Reply, RowsError, RunRow, Snapshots, Taking,
 };
-use tasuki_relay::record::{Header, Key};
+use tasuki_relay::record::{Header, Key, Snapshot};
+use tasuki_relay::source::Source;
 use tokio::time::sleep;
 
 /// A process of a leg.
@@ -296,6 +299,35 @@ impl Objects for NodeObjects {
             Box::pin(async move { objects.list(bucket, &prefix, after.as_deref(), most).await })
         };
         self.0.port(&what, unknown(), effect).await
+    }
+}
+
+/// The snapshots port of a process.
+pub struct NodeSnapshots(pub Arc<Process>, pub Arc<MemorySnapshots>);
+
+fn unheard() -> RowsError {
+    RowsError::Unknown("fault".into())
+}
+
+#[async_trait]
+impl Snapshots for NodeSnapshots {
+    async fn check(&self, source: &Source) -> Result<Checked, RowsError> {
+        let (snapshots, source) = (self.1.clone(), source.clone());
+        let effect = || -> BoxFuture<'static, _> { Box::pin(async move { snapshots.check(&source).await }) };
+        self.0.port("check", unheard(), effect).await
+    }
+
+    async fn take(&self, order: &Order) -> Result<Taking, RowsError> {
+        let (snapshots, order) = (self.1.clone(), order.clone());
+        let effect = || -> BoxFuture<'static, _> { Box::pin(async move { snapshots.take(&order).await }) };
+        self.0.port("take", unheard(), effect).await
+    }
+
+    async fn read(&self, snapshot: &Snapshot, part: u32, rows: Range<u64>) -> Result<Vec<PartRow>, RowsError> {
+        let (snapshots, snapshot) = (self.1.clone(), snapshot.clone());
+        let effect =
+            || -> BoxFuture<'static, _> { Box::pin(async move { snapshots.read(&snapshot, part, rows).await }) };
+        self.0.port("read part", unheard(), effect).await
     }
 }
 

@@ -150,7 +150,11 @@ async fn a_parked_run_stands_still_until_it_is_resumed() {
     assert!(parked.err.contains(&resume), "{parked:?}");
     let calls = server.tally().calls();
     assert!(calls < 400, "{calls}");
-    assert_eq!((desk.run().await.code, server.tally().calls()), (Some(1), calls), "the same command does not resume it");
+    assert_eq!(
+        (desk.run().await.code, server.tally().calls()),
+        (Some(1), calls),
+        "the same command does not resume it"
+    );
     let newest = desk.newest().await;
     assert_eq!((&newest["state"], &newest["parked"]), (&"PARKED".into(), &"the budget is reached".into()));
     let status = desk.tasuki(&["status", "r"]).await;
