@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 use std::time::Duration;
+use tasuki_relay::limits::PART_BYTES_MAX;
 use tasuki_relay::names::{self, Bucket, RunId};
 use tasuki_relay::ports::RunState;
-use tasuki_tests::sim::faults::{Fault, Faults};
+use tasuki_tests::memory::Act;
+use tasuki_tests::sim::faults::{ALL, Fault, Faults};
 use tasuki_tests::sim::model::{CANARY, Storm};
-use tasuki_tests::sim::{self, ByHand, Report, START, Setup, draw};
+use tasuki_tests::sim::{self, ByHand, Report, START, Setup, Table, draw};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -397,5 +399,24 @@ fn shards_that_land_late_do_not_keep_a_run_open_whose_source_is_gone() {
         let setup = Setup { by_hand: hand, ..world(seed, draw::plain_file(42)) };
         let late = [("splitter create shards", 5, Fault::Late), ("splitter create shards", 7, Fault::Late)];
         assert_eq!(run(setup, late).runs.len(), 1, "seed {seed}: it ended");
+    }
+}
+
+#[test]
+fn splitters_that_share_a_table_lose_and_double_no_row_whatever_goes_wrong_at_a_snapshot() {
+    let table = Table {
+        rows: draw::plain_file(40),
+        parts: 2,
+        bytes: Some(2 * PART_BYTES_MAX + 1), // it is cut again
+        fit: 2,                              // and read by halves
+        jobs: vec![Act::Takes(Duration::from_secs(20)), Act::Fails("backendError")],
+    };
+    let file = (Duration::ZERO, "p/a.run.toml".to_owned(), "[source]\ntable = \"p.d.t\"\n".to_owned());
+    for (seed, fault) in (0..).zip(ALL) {
+        for at in ["splitter check", "splitter take", "splitter read part", "splitter create plans"] {
+            let setup = Setup { files: vec![file.clone()], table: Some(table.clone()), ..world(seed, String::new()) };
+            let report = run(Setup { doubled_percent: 100, ..setup }, [(at, 0, fault)]);
+            assert_eq!((report.loaded.len(), only_state(&report)), (40, RunState::Complete), "{at}: {fault:?}");
+        }
     }
 }

@@ -37,7 +37,8 @@ impl Generator {
         }
         let sealed = control::is_cancelled(&*self.objects, &id.run).await?;
         if !sealed && control::parked_by(&*self.objects, &id.run).await?.is_some() {
-            return Ok(Verdict::Done); // the sweeps find it again once the run is resumed
+            self.saw_parked(&id.run);
+            return Ok(Verdict::Done);
         }
         if let Some(what) = self.stopped_by().filter(|_| !sealed) {
             return Err(Why::Systemic(what));

@@ -13,6 +13,7 @@ pub mod deadline;
 pub mod files_only;
 pub mod gemini;
 pub mod jobs;
+pub mod leg;
 pub mod limits;
 pub mod names;
 pub mod outcome;

@@ -8,9 +8,9 @@ pub mod model;
 pub mod node;
 pub mod wrong;
 
+use crate::memory::Act;
 use crate::memory::{MemoryObjects, MemorySnapshots, records::MemoryRecords};
 use bytes::Bytes;
-use crate::memory::Act;
 use faults::{Fault, Faults};
 use model::{Script, Storm};
 use node::{NodeModel, NodeNotice, NodeObjects, NodeRecords, NodeSnapshots, Process};
@@ -23,6 +23,7 @@ use tasuki_loader::Loader;
 use tasuki_relay::clock::{Chance, Clock, Millis};
 use tasuki_relay::control;
 use tasuki_relay::files_only::FilesOnly;
+use tasuki_relay::leg as relay;
 use tasuki_relay::names::{self, Bucket, RunId};
 use tasuki_relay::ports::{Announcement, Event, Generation, Objects, RunState, Snapshots, Verdict, Why};
 use tasuki_relay::rows::ObjectRows;
@@ -138,13 +139,7 @@ pub enum ByHand {
     Resumes,
 }
 
-type Running = (Arc<Process>, Arc<Node>);
-
-enum Node {
-    Splitter(Arc<Splitter>),
-    Generator(Arc<Generator>),
-    Loader(Arc<Loader>),
-}
+type Running = (Arc<Process>, Arc<dyn relay::Leg>);
 
 /// A world.
 pub struct World {
@@ -462,7 +457,7 @@ impl World {
         let objects: Arc<dyn Objects> = Arc::new(NodeObjects(process.clone()));
         let records = Arc::new(NodeRecords(process.clone()));
         let chance = Chance::seeded(self.chance.below(u64::MAX));
-        let node = match leg {
+        let node: Arc<dyn relay::Leg> = match leg {
             Leg::Splitter => {
                 let rows = Arc::new(ObjectRows::new(objects.clone()));
                 let settings = tasuki_splitter::Settings::default();
@@ -470,7 +465,7 @@ impl World {
                     Some(snapshots) => Arc::new(NodeSnapshots(process.clone(), snapshots.clone())),
                     None => Arc::new(FilesOnly),
                 };
-                Node::Splitter(Splitter::new(objects, rows, snapshots, records, clock, chance, settings))
+                Splitter::new(objects, rows, snapshots, records, clock, chance, settings)
             }
             Leg::Generator => {
                 let rows_per_checkpoint = self.rows_per_checkpoint();
@@ -478,11 +473,11 @@ impl World {
                     Settings { max_in_flight: 20, shards_admitted: 6, rows_per_checkpoint, ..Settings::default() };
                 let generator = Generator::new(objects, Arc::new(NodeModel(process.clone())), clock, chance, settings);
                 self.meters.lock().expect("a panic ends the test").push(generator.meter());
-                Node::Generator(generator)
+                generator
             }
-            Leg::Loader => Node::Loader(Loader::new(objects, records, Arc::new(NodeNotice(process.clone())), clock, 4)),
+            Leg::Loader => Loader::new(objects, records, Arc::new(NodeNotice(process.clone())), clock, 4),
         };
-        (process, Arc::new(node))
+        (process, node)
     }
 
     /// A fault was met: notes it, and what it may waste.
@@ -570,32 +565,6 @@ impl World {
                 let rows = all.targets.values().flatten();
                 rows.map(|(key, row)| (key.to_string(), row.run.clone())).collect()
             }),
-        }
-    }
-}
-
-impl Node {
-    async fn handle(&self, event: &Event) -> Verdict {
-        match self {
-            Node::Splitter(leg) => leg.handle(event).await,
-            Node::Generator(leg) => leg.handle(event).await,
-            Node::Loader(leg) => leg.handle(event).await,
-        }
-    }
-
-    async fn drain(&self) {
-        match self {
-            Node::Splitter(leg) => leg.drain().await,
-            Node::Generator(leg) => leg.drain().await,
-            Node::Loader(leg) => leg.drain().await,
-        }
-    }
-
-    async fn sweep(&self) {
-        match self {
-            Node::Splitter(leg) => drop(leg.sweep().await),
-            Node::Generator(leg) => drop(leg.sweep().await),
-            Node::Loader(leg) => drop(leg.sweep().await),
         }
     }
 }
