@@ -90,20 +90,18 @@ impl Splitter {
             let page = self.objects.list(Bucket::Inbox, "", after.as_deref(), PAGE).await?;
             for meta in page.iter().filter(|meta| self.is_of_age(sweep, meta)) {
                 let run = self.run_of(&meta.name, meta.generation);
-                // An open run was looked at already.
-                let is_new = seen.insert(run.to_string());
-                let wanted = is_new && only.is_none_or(|only| *only == run) && !self.jobs.has(&names::split(&run));
+                seen.insert(run.to_string());
+                let (name, generation) = (meta.name.clone(), meta.generation);
+                let event = Event { bucket: Bucket::Inbox, name, generation };
+                let wanted = only.is_none_or(|only| *only == run) && !self.jobs.has(&names::split(&run));
                 // Its turn first: the inbox holds files for weeks, and nearly all of them have their plan.
-                if !wanted || !self.is_due(sweep, &run, meta) {
+                if !wanted || due.events.contains(&event) || !self.is_due(sweep, &run, meta) {
                     continue;
                 }
                 match self.objects.stat(Bucket::State, &names::plan(&run)).await {
                     Ok(Some(_)) => self.redriven(|redriven| redriven.drove(run.as_str(), self.clock.now())),
-                    Ok(None) => {
-                        let (name, generation) = (meta.name.clone(), meta.generation);
-                        due.events.push(Event { bucket: Bucket::Inbox, name, generation });
-                    }
-                    Err(error) => due.fail(&meta.name, error.into()),
+                    Ok(None) => due.events.push(event),
+                    Err(error) => due.fail(&format!("run {run}"), error.into()),
                 }
             }
             after = page.last().map(|meta| meta.name.clone());
