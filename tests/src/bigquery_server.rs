@@ -51,6 +51,8 @@ pub struct Script {
     pub inserts: VecDeque<Insert>,
     /// Replies of `jobs.query`: (complete, rows by part).
     pub counts: (bool, Vec<u64>),
+    /// Bytes of every snapshot's table.
+    pub bytes: u64,
     /// The staging dataset can be read.
     pub has_staging: bool,
 }
@@ -138,6 +140,9 @@ async fn reply(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result<R
     state.calls.push(Call { what: format!("{} {path}", head.method), body: body.clone() });
     let (status, text) = match (&head.method, path) {
         (&Method::GET, "/datasets/staging") if state.script.has_staging => (200, json!({"location": LOCATION})),
+        (&Method::GET, path) if path.starts_with("/datasets/staging/tables/") => {
+            (200, json!({"numBytes": state.script.bytes.to_string()}))
+        }
         (&Method::POST, "/queries") => (200, state.count()),
         (&Method::POST, "/jobs") if body["configuration"]["dryRun"] == true => match &state.script.dry_run {
             Ok(statistics) => (200, json!({"status": {"state": "DONE"}, "statistics": statistics})),

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 use std::time::Duration;
+use tasuki_relay::limits::PART_BYTES_MAX;
 use tasuki_relay::names::{self, Bucket, RunId};
 use tasuki_relay::ports::RunState;
-use tasuki_tests::sim::faults::{Fault, Faults};
+use tasuki_tests::memory::Act;
+use tasuki_tests::sim::faults::{ALL, Fault, Faults};
 use tasuki_tests::sim::model::{CANARY, Storm};
-use tasuki_tests::sim::{self, ByHand, Report, START, Setup, draw};
+use tasuki_tests::sim::{self, ByHand, Report, START, Setup, Table, draw};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -344,6 +346,43 @@ fn a_run_whose_every_request_is_refused_stops_no_other_run() {
 }
 
 #[test]
+fn a_parked_run_stands_still_is_announced_and_goes_on_when_it_is_resumed() {
+    let by_hand = vec![
+        (Duration::ZERO, ByHand::Parks),
+        (25 * MINUTE, ByHand::Looks),
+        (25 * MINUTE, ByHand::Resumes),
+        (40 * MINUTE, ByHand::Looks), // the world lasts so long
+    ];
+    let parked = Setup { by_hand, ..world(1, draw::plain_file(20)) };
+    let still = run(Setup { until: Some(24 * MINUTE), ..parked.clone() }, []);
+    assert_eq!((still.paid, only_state(&still)), (0, RunState::Parked));
+    assert!(still.notices.len() == 1 && still.notices.iter().all(|id| id.contains(":parked:")), "{:?}", still.notices);
+    let soon = run(Setup { until: Some(28 * MINUTE), ..parked.clone() }, []);
+    assert_eq!((soon.paid, only_state(&soon)), (20, RunState::Complete), "its shards are due whatever their age");
+    assert_eq!(run(parked, []).notices.len(), 2);
+}
+
+#[test]
+fn a_run_that_is_parked_while_it_is_asked_keeps_what_was_paid_for() {
+    let pipeline = draw::pipeline(false).replace("[run]\n", "[run]\nmax_in_flight = 1\n");
+    let seconds = |seconds| Duration::from_secs(seconds);
+    let by_hand = vec![(seconds(20), ByHand::Parks), (10 * MINUTE, ByHand::Looks), (10 * MINUTE, ByHand::Resumes)];
+    let setup = Setup { pipeline, by_hand, ..world(1, draw::plain_file(150)) };
+    let parked = run(Setup { until: Some(9 * MINUTE), ..setup.clone() }, []);
+    assert!((1..150).contains(&parked.paid) && only_state(&parked) == RunState::Parked, "{} were paid", parked.paid);
+    let all = run(setup, []);
+    assert_eq!((all.paid, all.loaded.len(), only_state(&all)), (150, 150, RunState::Complete));
+}
+
+#[test]
+fn a_parked_run_whose_rows_need_no_call_completes() {
+    let by_hand = vec![(Duration::ZERO, ByHand::Parks)];
+    let text = "{\"id\": null, \"act\": \"answer\"}\n".repeat(7);
+    let report = run(Setup { by_hand, ..world(1, text) }, []);
+    assert_eq!((failed(&report, "null_key"), only_state(&report)), (7, RunState::Complete));
+}
+
+#[test]
 fn a_parked_run_can_be_cancelled() {
     let storm = Storm { from: START, to: START + 10 * MINUTE, systemic: false };
     let first = RunId::of("inbox", "p/a.jsonl", 2);
@@ -360,5 +399,24 @@ fn shards_that_land_late_do_not_keep_a_run_open_whose_source_is_gone() {
         let setup = Setup { by_hand: hand, ..world(seed, draw::plain_file(42)) };
         let late = [("splitter create shards", 5, Fault::Late), ("splitter create shards", 7, Fault::Late)];
         assert_eq!(run(setup, late).runs.len(), 1, "seed {seed}: it ended");
+    }
+}
+
+#[test]
+fn splitters_that_share_a_table_lose_and_double_no_row_whatever_goes_wrong_at_a_snapshot() {
+    let table = Table {
+        rows: draw::plain_file(40),
+        parts: 2,
+        bytes: Some(2 * PART_BYTES_MAX + 1), // it is cut again
+        fit: 2,                              // and read by halves
+        jobs: vec![Act::Takes(Duration::from_secs(20)), Act::Fails("backendError")],
+    };
+    let file = (Duration::ZERO, "p/a.run.toml".to_owned(), "[source]\ntable = \"p.d.t\"\n".to_owned());
+    for (seed, fault) in (0..).zip(ALL) {
+        for at in ["splitter check", "splitter take", "splitter read part", "splitter create plans"] {
+            let setup = Setup { files: vec![file.clone()], table: Some(table.clone()), ..world(seed, String::new()) };
+            let report = run(Setup { doubled_percent: 100, ..setup }, [(at, 0, fault)]);
+            assert_eq!((report.loaded.len(), only_state(&report)), (40, RunState::Complete), "{at}: {fault:?}");
+        }
     }
 }

@@ -7,11 +7,14 @@ use serde_json::{Value, json};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tasuki_google::http::{Callers, Leg, Server, serve};
+use tasuki_google::http::{Callers, Server, serve};
 use tasuki_google::settings::{self, Role};
 use tasuki_relay::clock::Clock;
+use tasuki_relay::leg::Leg;
 use tasuki_relay::names::Bucket;
+use tasuki_relay::names::RunId;
 use tasuki_relay::ports::{Event, Verdict, Why};
+use tasuki_relay::sweep::{Due, Sweep};
 use tasuki_tests::oidc::{Issuer, Signed, claims, token};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
@@ -32,14 +35,18 @@ struct Scripted {
 
 #[async_trait]
 impl Leg for Scripted {
-    async fn handle(&self, event: &Event) -> Verdict {
+    async fn handle(self: Arc<Self>, event: &Event) -> Verdict {
         self.events.lock().expect("nobody panics with it").push(event.clone());
         if self.hangs.load(SeqCst) {
             self.let_go.notified().await;
         }
         self.verdict.lock().expect("nobody panics with it").clone().unwrap_or(Verdict::Done)
     }
-    async fn sweep(&self) -> Result<usize, Why> {
+    async fn due(&self, _: Sweep, _: Option<&RunId>) -> Due {
+        Due::default()
+    }
+    fn drove(&self, _: &Event) {}
+    async fn sweep(self: Arc<Self>) -> Result<usize, Why> {
         self.sweeps.fetch_add(1, SeqCst);
         Ok(3)
     }

@@ -10,15 +10,18 @@ use tasuki_generator::{Generator, Settings};
 use tasuki_loader::Loader;
 use tasuki_relay::claims::{Claimed, Claims, Timing};
 use tasuki_relay::clock::{Chance, Clock, Millis};
+use tasuki_relay::files_only::FilesOnly;
 use tasuki_relay::names::{self, Bucket, RunId, ShardId, ShardIndex};
 use tasuki_relay::ports::{
-    Ask, Ended, Event, Fault, Generation, Meta, Model, Notice, Object, Objects, ObjectsError, Reply, RunState, Verdict,
-    Why,
+    Announcement, Ask, Event, Fault, Generation, Meta, Model, Notice, Object, Objects, ObjectsError, Reply, RunState,
+    Verdict, Why,
 };
 use tasuki_relay::record::{
     Answer, AnswerLine, Content, Header, Input, Key, Outcome, Plan, ShardLine, Spent, Totals, decode, encode,
 };
+use tasuki_relay::rows::ObjectRows;
 use tasuki_relay::sweep::Sweep;
+use tasuki_splitter::Splitter;
 use tasuki_tests::memory::{MemoryObjects, records::MemoryRecords};
 use tokio::time::{sleep, timeout};
 
@@ -274,7 +277,7 @@ async fn work_under_way_here_is_not_due_to_the_sweep() {
     let at_work = generator.clone();
     tokio::spawn(async move { at_work.handle(&event).await });
     sleep(Duration::from_secs(1)).await;
-    assert_eq!(generator.due(Sweep::Now, None).await.unwrap(), []);
+    assert_eq!(generator.due(Sweep::Now, None).await.events, []);
 }
 
 /// Cannot announce this run.
@@ -282,8 +285,8 @@ struct Mute(RunId);
 
 #[async_trait]
 impl Notice for Mute {
-    async fn publish(&self, ended: &Ended) -> Result<(), String> {
-        if ended.run.run == self.0 { Err("the topic is gone".into()) } else { Ok(()) }
+    async fn publish(&self, announcement: &Announcement) -> Result<(), String> {
+        if announcement.run.run == self.0 { Err("the topic is gone".into()) } else { Ok(()) }
     }
 }
 
@@ -332,4 +335,150 @@ async fn a_renewal_that_failed_before_its_effect_loses_no_lease() {
     lease.begin();
     sleep(Duration::from_secs(1)).await;
     assert!(lease.may_spend(), "nobody else wrote the claim");
+}
+
+/// Cannot read what is of this run.
+struct Blind(Arc<MemoryObjects>, RunId);
+
+impl Blind {
+    fn see(&self, name: &str) -> Result<(), ObjectsError> {
+        if name.contains(self.1.as_str()) { Err(ObjectsError::Unknown("blind".into())) } else { Ok(()) }
+    }
+}
+
+#[async_trait]
+impl Objects for Blind {
+    async fn create(&self, bucket: Bucket, name: &str, body: Bytes) -> Result<Meta, ObjectsError> {
+        self.0.create(bucket, name, body).await
+    }
+    async fn replace(&self, bucket: Bucket, name: &str, body: Bytes, at: Generation) -> Result<Meta, ObjectsError> {
+        self.0.replace(bucket, name, body, at).await
+    }
+    async fn remove(&self, bucket: Bucket, name: &str, at: Option<Generation>) -> Result<(), ObjectsError> {
+        self.0.remove(bucket, name, at).await
+    }
+    async fn stat(&self, bucket: Bucket, name: &str) -> Result<Option<Meta>, ObjectsError> {
+        self.see(name)?;
+        self.0.stat(bucket, name).await
+    }
+    async fn read(&self, bucket: Bucket, name: &str, at: Option<Generation>) -> Result<Option<Object>, ObjectsError> {
+        self.see(name)?;
+        self.0.read(bucket, name, at).await
+    }
+    async fn read_range(
+        &self,
+        bucket: Bucket,
+        name: &str,
+        at: Generation,
+        offset: u64,
+        most: usize,
+    ) -> Result<Option<Bytes>, ObjectsError> {
+        self.0.read_range(bucket, name, at, offset, most).await
+    }
+    async fn list(
+        &self,
+        bucket: Bucket,
+        prefix: &str,
+        after: Option<&str>,
+        most: usize,
+    ) -> Result<Vec<Meta>, ObjectsError> {
+        self.see(prefix)?;
+        self.0.list(bucket, prefix, after, most).await
+    }
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_that_was_turned_away_is_due_with_the_next_sweep() {
+    let (clock, objects) = world();
+    for n in 0..5 {
+        begin(&objects, &run(n), 1).await;
+    }
+    let settings = Settings { shards_admitted: 1, ..Settings::default() };
+    let model = Told::new(|_| (30, answer()));
+    let generator = Generator::new(objects.clone(), model, clock.clone(), Chance::seeded(1), settings);
+    sleep(MINUTE * 11).await;
+    for sweep in 1..=5 {
+        assert_eq!(generator.sweep().await, Ok(1), "the others are turned away");
+        assert_eq!(objects.live(Bucket::Answers).len(), sweep);
+        sleep(MINUTE / 2).await;
+    }
+}
+
+/// Runs by name: the sweeps look at them in this order.
+fn sorted(runs: impl IntoIterator<Item = RunId>) -> Vec<RunId> {
+    let mut runs: Vec<RunId> = runs.into_iter().collect();
+    runs.sort();
+    runs
+}
+
+fn splitter(objects: Arc<dyn Objects>, clock: &Clock) -> Arc<Splitter> {
+    let records = Arc::new(MemoryRecords::new(clock.clone()));
+    let rows = Arc::new(ObjectRows::new(objects.clone()));
+    let (chance, settings) = (Chance::seeded(1), tasuki_splitter::Settings::default());
+    Splitter::new(objects, rows, Arc::new(FilesOnly), records, clock.clone(), chance, settings)
+}
+
+async fn drop_file(objects: &MemoryObjects, name: &str) -> (RunId, Generation) {
+    let meta = objects.create(Bucket::Inbox, name, "{\"id\": \"k\", \"n\": 1}\n".into()).await.expect("a new name");
+    (RunId::of("inbox", name, meta.generation), meta.generation)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_hinders_one_run_hinders_no_other_in_the_splitters_sweep_and_is_told() {
+    let (clock, objects) = world();
+    put(&objects, Bucket::State, &names::pipeline("p"), PIPELINE).await;
+    let mut runs = Vec::new();
+    for n in 0..6 {
+        let (run, generation) = drop_file(&objects, &format!("p/{n}.jsonl")).await;
+        if n % 2 == 0 {
+            let open = json!({"name": format!("p/{n}.jsonl"), "generation": generation}).to_string();
+            put(&objects, Bucket::State, &names::open(&run), open).await; // begun, and its process died
+        }
+        runs.push(run);
+    }
+    sleep(MINUTE * 11).await;
+    let first = sorted([&runs[0], &runs[2], &runs[4]].map(Clone::clone)).swap_remove(0);
+    let swept = splitter(Arc::new(Blind(objects.clone(), first)), &clock).sweep().await;
+    assert_eq!(swept, Err(Why::Unconfirmed("storage did not confirm: blind".into())));
+    assert_eq!(objects.live(Bucket::Shards).len(), 5, "every other file is split");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_hinders_one_run_is_told_by_every_sweep() {
+    let (clock, objects) = world();
+    let runs = sorted((0..3).map(run));
+    for run in &runs {
+        begin(&objects, run, 1).await;
+    }
+    sleep(MINUTE * 11).await;
+    let blind: Arc<dyn Objects> = Arc::new(Blind(objects.clone(), runs[0].clone()));
+    let failed = Err(Why::Unconfirmed("storage did not confirm: blind".into()));
+    assert_eq!(generator(blind.clone(), Told::new(|_| (1, answer())), &clock).sweep().await, failed);
+    assert_eq!(objects.live(Bucket::Answers).len(), 2);
+    sleep(MINUTE * 11).await;
+    let records = Arc::new(MemoryRecords::new(clock.clone()));
+    let loader = Loader::new(blind, records.clone(), Arc::new(Mute(run(99))), clock, 4);
+    assert_eq!(loader.sweep().await, failed);
+    assert_eq!(records.look(|state| state.ledger.len()), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_splitters_sweep_remembers_only_what_is_there() {
+    let (clock, objects) = world();
+    put(&objects, Bucket::State, &names::pipeline("p"), PIPELINE).await;
+    let splitter = splitter(objects.clone(), &clock);
+    for n in 0..4 {
+        drop_file(&objects, &format!("p/{n}.jsonl")).await;
+    }
+    sleep(MINUTE * 11).await;
+    assert_eq!((splitter.sweep().await, splitter.remembered()), (Ok(4), 4));
+    for name in ["p/0.jsonl", "p/1.jsonl", "p/2.jsonl"] {
+        objects.remove(Bucket::Inbox, name, None).await.expect("memory");
+    }
+    for open in objects.live(Bucket::State).iter().filter(|object| object.meta.name.starts_with("open/")) {
+        objects.remove(Bucket::State, &open.meta.name, None).await.expect("memory"); // the runs ended
+    }
+    assert_eq!((splitter.sweep().await, splitter.remembered()), (Ok(0), 1));
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use tasuki_relay::claims::{Claimed, Claims, Timing};
 use tasuki_relay::clock::{Chance, Clock, Millis};
 use tasuki_relay::files_only::FilesOnly;
+use tasuki_relay::limits::PART_BYTES_MAX;
 use tasuki_relay::names::{self, Bucket, RunId};
 use tasuki_relay::ports::{Event, Generation, Meta, Object, Objects, ObjectsError, Snapshots, Verdict, Why};
 use tasuki_relay::record::{Content, Header, Plan, ShardLine, Snapshot, Totals, decode};
@@ -453,5 +454,51 @@ async fn what_cannot_be_a_source_is_refused_with_its_place_and_files_alone_with_
         let shards = world.shards();
         assert_eq!((shards.len(), shards[0].0.refused.clone()), (1, plan.refused));
         assert!(memory.jobs().is_empty(), "nothing is paid for");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_of_parts_that_are_too_large_is_cut_again_once_and_its_rows_stay_as_old() {
+    for (bytes, jobs, parts) in [(2 * PART_BYTES_MAX, 1, 2), (2 * PART_BYTES_MAX + 1, 2, 65)] {
+        let (world, rows) = (World::new(10, "").await, distinct(100));
+        let mut snapshots = MemorySnapshots::new(world.clock.clone(), rows.clone(), "id", 2)
+            .script([Act::Takes(SECOND * 20), Act::Takes(SECOND * 20)]);
+        snapshots.bytes = Some(bytes);
+        assert_eq!(world.splitter(1, snapshots.clone()).handle(&world.event).await, Verdict::Done);
+        world.check(&rows);
+        let recorded = world.state(&names::snapshot(&world.run())).await.expect("a record");
+        let recorded: Snapshot = serde_json::from_slice(&recorded).expect("plain data");
+        assert_eq!((snapshots.jobs().len(), recorded.rows.len()), (jobs, parts));
+        assert_eq!((recorded.job.as_str(), recorded.source_time), (snapshots.jobs()[jobs - 1].as_str(), START));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cut_that_fails_is_made_again_from_the_same_rows() {
+    let (world, rows) = (World::new(10, "").await, distinct(100));
+    let mut snapshots = MemorySnapshots::new(world.clock.clone(), rows.clone(), "id", 1).script([
+        Act::Takes(Duration::ZERO),
+        Act::Fails("backendError"),
+        Act::Lost,
+    ]);
+    snapshots.bytes = Some(PART_BYTES_MAX + 1);
+    let splitter = world.splitter(1, snapshots.clone());
+    while splitter.handle(&world.event).await != Verdict::Done {
+        sleep(MINUTE).await;
+    }
+    world.check(&rows);
+    let again: Vec<_> = snapshots.orders().iter().map(|order| (order.attempt, order.again, order.parts)).collect();
+    assert_eq!(again, [(1, None, 1), (2, Some(1), 33), (3, Some(1), 33)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_that_do_not_fit_into_memory_at_once_are_read_in_smaller_pieces() {
+    for fit in [1, 7, 99, 100, 101] {
+        let (world, rows) = (World::new(10, "").await, distinct(100));
+        let mut snapshots = MemorySnapshots::new(world.clock.clone(), rows.clone(), "id", 1);
+        snapshots.fit = fit;
+        assert_eq!(world.splitter(1, snapshots.clone()).handle(&world.event).await, Verdict::Done);
+        world.check(&rows);
+        assert_eq!(snapshots.reads().len() == 1, fit >= 100, "{fit}");
     }
 }

@@ -6,7 +6,7 @@ use tasuki_relay::clock::Chance;
 use tasuki_tests::sim::faults::{Call, Fault, Faults};
 use tasuki_tests::sim::model::Storm;
 use tasuki_tests::sim::wrong::Wrong;
-use tasuki_tests::sim::{self, START, Setup, draw};
+use tasuki_tests::sim::{self, ByHand, START, Setup, draw};
 
 /// Worlds that a variant may take to be caught.
 const SEEDS: u64 = 400;
@@ -135,6 +135,16 @@ fn not_looking_for_answers_after_the_claim_pays_twice() {
 #[test]
 fn an_end_state_that_is_set_whatever_the_state_is_changes() {
     is_caught(Wrong::EndNotConditional, "I8", |seed| (Setup { doubled_percent: 80, ..plain(seed, 12, true) }, vec![]));
+}
+
+#[test]
+fn resuming_a_parking_that_nobody_has_seen_is_caught() {
+    is_caught(Wrong::ResumesWhatever, "I15", |seed| {
+        let hands = [ByHand::Parks, ByHand::Looks, ByHand::Resumes, ByHand::Parks, ByHand::Resumes, ByHand::Looks];
+        let by_hand = (1..).zip(hands.into_iter().chain([ByHand::Resumes]));
+        let by_hand = by_hand.map(|(second, hand)| (Duration::from_secs(second), hand)).collect();
+        (Setup { by_hand, ..plain(seed, 12, true) }, vec![])
+    });
 }
 
 // And what the variants above take for granted.

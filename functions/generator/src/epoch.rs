@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tasuki_relay::checkpoint::{CHECKPOINT_EVERY, Checkpoints, SERVER_ERROR_EPOCHS, WITHHELD_EPOCHS};
 use tasuki_relay::claims::Claim;
-use tasuki_relay::names::{self, Bucket, Segment};
+use tasuki_relay::control;
+use tasuki_relay::names::{Bucket, Segment};
 use tasuki_relay::ports::{ObjectsError, Verdict, Why};
 use tasuki_relay::record::{AnswerLine, CheckpointLine, Failed, GivenBack, Header, Outcome, encode_lines};
 use tasuki_relay::write::{Written, create_once};
@@ -160,14 +161,14 @@ impl Epoch {
 
     pub async fn look_at_control(&self) {
         let (run, generator) = (&self.job.id.run, &self.generator);
-        let (cancel, parked) = (names::cancel(run), names::parked(run));
-        let (cancelled, parked) = futures::join!(generator.exists(&cancel), generator.exists(&parked));
+        let objects = &*generator.objects;
+        let (cancelled, parked) = futures::join!(control::is_cancelled(objects, run), control::parked_by(objects, run));
         let give_up = self.job.run.pipeline.run.give_up_after;
         if cancelled == Ok(true) {
             self.job.halt(Halt::Cancelled);
         } else if give_up.is_some_and(|after| generator.clock.now().since(self.job.run.run_time) >= after) {
             self.job.halt(Halt::GaveUp);
-        } else if parked == Ok(true) {
+        } else if matches!(parked, Ok(Some(_))) {
             self.job.halt(Halt::Parked);
         }
     }

@@ -21,7 +21,7 @@ pub(crate) enum Halt {
     Systemic(String),
     /// The budget of retries is spent.
     Spent,
-    /// A person parked the run.
+    /// The run is parked.
     Parked,
     /// A person cancelled the run: it is sealed.
     Cancelled,

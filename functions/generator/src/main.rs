@@ -1,13 +1,11 @@
 //! The generator on Cloud Run: wiring, nothing else.
 
-use async_trait::async_trait;
 use std::process::ExitCode;
 use std::sync::Arc;
 use tasuki_generator::{Generator, Settings};
-use tasuki_google::http::Leg;
 use tasuki_google::service::{self, Platform, StartError};
 use tasuki_google::settings::Role;
-use tasuki_relay::ports::{Event, Verdict, Why};
+use tasuki_relay::leg::Leg;
 
 fn main() -> ExitCode {
     service::run(Role::Generator, start)
@@ -22,20 +20,5 @@ async fn start(platform: Arc<Platform>) -> Result<Arc<dyn Leg>, StartError> {
     };
     let (objects, model) = (platform.objects().await?, platform.model()?);
     let (clock, chance) = (platform.clock.clone(), platform.chance.clone());
-    Ok(Arc::new(Service(Generator::new(objects, model, clock, chance, settings))))
-}
-
-struct Service(Arc<Generator>);
-
-#[async_trait]
-impl Leg for Service {
-    async fn handle(&self, event: &Event) -> Verdict {
-        self.0.handle(event).await
-    }
-    async fn sweep(&self) -> Result<usize, Why> {
-        self.0.sweep().await.map_err(Why::from)
-    }
-    async fn drain(&self) {
-        self.0.drain().await;
-    }
+    Ok(Generator::new(objects, model, clock, chance, settings))
 }

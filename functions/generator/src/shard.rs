@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use tasuki_relay::checkpoint::Checkpoints;
 use tasuki_relay::claims::{Claim, Claimed, DEATHS_SUSPECT};
-use tasuki_relay::names::{self, Bucket, Segment, ShardId};
+use tasuki_relay::control;
+use tasuki_relay::names::{Bucket, Segment, ShardId};
 use tasuki_relay::ports::{ObjectsError, Verdict, Why};
 use tasuki_relay::record::{self, AnswerLine, Content, Failed, GivenBack, Header, Outcome, ShardLine, Spent};
 use tasuki_relay::sweep::PAGE;
@@ -34,8 +35,9 @@ impl Generator {
         if rows.is_empty() {
             return self.write_answers(&header, &done, Effort::default()).await;
         }
-        let sealed = self.exists(&names::cancel(&id.run)).await?;
-        if !sealed && self.exists(&names::parked(&id.run)).await? {
+        let sealed = control::is_cancelled(&*self.objects, &id.run).await?;
+        if !sealed && control::parked_by(&*self.objects, &id.run).await?.is_some() {
+            self.saw_parked(&id.run);
             return Ok(Verdict::Done);
         }
         if let Some(what) = self.stopped_by().filter(|_| !sealed) {
@@ -53,10 +55,6 @@ impl Generator {
                 found.map(|_| Verdict::Done).map_err(Why::from)
             }
         }
-    }
-
-    pub(crate) async fn exists(&self, name: &str) -> Result<bool, ObjectsError> {
-        Ok(self.objects.stat(Bucket::State, name).await?.is_some())
     }
 
     async fn claim(&self, id: &ShardId) -> Result<Claimed, ObjectsError> {
@@ -152,17 +150,17 @@ impl Generator {
         shard.left = todo.iter().map(|row| (row.ordinal, (row.clone(), GivenBack::Stopped))).collect();
         if sealed {
             shard.job.halt(Halt::Cancelled);
-        } else {
-            shard.look_at_control().await;
         }
         if self.storage.is_open() && shard.write(Vec::new()).await {
             self.storage.close();
         }
         if claim.deaths >= DEATHS_SUSPECT {
             let _alone = self.alone.write().await;
+            shard.look_at_control().await; // only now: the wait may have been long
             shard.run_alone(todo).await;
         } else {
             let _together = self.alone.read().await;
+            shard.look_at_control().await;
             shard.run(todo).await;
         }
         shard.give_up_on(&checkpoints).await;

@@ -1,12 +1,15 @@
 //! The generator's sweep: finds by listing what an event should have brought.
 
 use crate::Generator;
+use async_trait::async_trait;
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
 use tasuki_relay::claims::Standing;
+use tasuki_relay::control;
+use tasuki_relay::leg::Leg;
 use tasuki_relay::names::{self, Bucket, RunId, ShardId};
-use tasuki_relay::ports::{Event, Meta, ObjectsError};
-use tasuki_relay::sweep::{Marks, PAGE, REDRIVES_MAX, Redriven, Sweep, drive, open_runs};
+use tasuki_relay::ports::{Event, Meta, ObjectsError, Verdict, Why};
+use tasuki_relay::sweep::{Due, Marks, PAGE, REDRIVES_MAX, Redriven, Sweep, open_runs};
 
 /// Shards that a sweep drives at once.
 const AT_ONCE: usize = 16;
@@ -16,35 +19,56 @@ const AT_ONCE: usize = 16;
 pub(crate) struct Memory {
     redriven: Redriven,
     marks: Marks,
+    /// Runs that were seen parked, and whose shards were not all driven since: they are due whatever their age.
+    parked: BTreeSet<RunId>,
+}
+
+impl Memory {
+    /// Forgets the runs that are no longer open.
+    fn keep(&mut self, open: &[RunId]) {
+        self.redriven.keep_of(open);
+        self.marks.keep(open);
+        self.parked.retain(|run| open.contains(run));
+    }
 }
 
 impl Generator {
     /// Drives again the shards of open runs that have no answers. Returns how many.
-    pub async fn sweep(self: &Arc<Self>) -> Result<usize, ObjectsError> {
-        let due = self.due(Sweep::ByAge, None).await?;
-        Ok(drive(due, AT_ONCE, |event| async move { self.handle(&event).await }).await)
+    ///
+    /// # Errors
+    /// The first failure, after all that could be done was done.
+    pub async fn sweep(self: &Arc<Self>) -> Result<usize, Why> {
+        self.due(Sweep::ByAge, None).await.drive(self, AT_ONCE).await
     }
 
     /// The shards without answers that are due, as events: of all open runs, or of one.
-    pub async fn due(&self, sweep: Sweep, only: Option<&RunId>) -> Result<Vec<Event>, ObjectsError> {
-        let mut due = Vec::new();
-        let runs = open_runs(&*self.objects, only).await?;
+    pub async fn due(&self, sweep: Sweep, only: Option<&RunId>) -> Due {
+        let mut due = Due::default();
+        let runs = match open_runs(&*self.objects, only).await {
+            Ok(runs) => runs,
+            Err(error) => {
+                due.fail("the open runs", error.into());
+                return due;
+            }
+        };
         for run in &runs {
-            // What hinders one run must not hinder the others.
-            if let Err(error) = self.due_of(sweep, run, &mut due).await {
-                tracing::warn!(%run, "the sweep could not see to run {run}: {error}");
+            if let Err(error) = self.due_of(sweep, run, &mut due.events).await {
+                due.fail(&format!("run {run}"), error.into());
             }
         }
         if only.is_none() {
-            self.memory(|memory| memory.redriven.keep(&runs));
+            self.memory(|memory| memory.keep(&runs));
         }
-        Ok(due)
+        due
     }
 
     async fn due_of(&self, sweep: Sweep, run: &RunId, due: &mut Vec<Event>) -> Result<(), ObjectsError> {
-        if self.exists(&names::parked(run)).await? && !self.exists(&names::cancel(run)).await? {
+        if control::parked_by(&*self.objects, run).await?.is_some() {
+            self.saw_parked(run);
             return Ok(());
         }
+        let resumed = self.memory(|memory| memory.parked.contains(run));
+        let sweep = if resumed { Sweep::Now } else { sweep };
         let (prefix, most) = (names::shards(run), due.len() + REDRIVES_MAX);
         let mut after = Some(names::before(run, self.memory(|memory| memory.marks.first(run))));
         while due.len() < most {
@@ -67,7 +91,15 @@ impl Generator {
                 break;
             }
         }
+        if due.len() < most {
+            self.memory(|memory| memory.parked.remove(run));
+        }
         Ok(())
+    }
+
+    /// The events of a parked run are acknowledged: once it is resumed, the sweep drives all its shards.
+    pub(crate) fn saw_parked(&self, run: &RunId) {
+        self.memory(|memory| memory.parked.insert(run.clone()));
     }
 
     async fn is_due(
@@ -91,5 +123,27 @@ impl Generator {
 
     fn memory<T>(&self, look: impl FnOnce(&mut Memory) -> T) -> T {
         look(&mut self.swept.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+#[async_trait]
+impl Leg for Generator {
+    async fn handle(self: Arc<Self>, event: &Event) -> Verdict {
+        Generator::handle(&self, event).await
+    }
+    async fn due(&self, sweep: Sweep, only: Option<&RunId>) -> Due {
+        Generator::due(self, sweep, only).await
+    }
+    fn drove(&self, event: &Event) {
+        self.memory(|memory| memory.redriven.drove(&event.name, self.clock.now()));
+    }
+    async fn sweep(self: Arc<Self>) -> Result<usize, Why> {
+        Generator::sweep(&self).await
+    }
+    async fn drain(&self) {
+        Generator::drain(self).await;
+    }
+    fn trouble(&self) -> Option<String> {
+        self.meter.trouble()
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Invariant: a part is loaded if and only if its ledger row is there; whatever is uncertain is decided by reading it.
 
+mod park;
 mod part;
 mod sweep;
 
@@ -12,7 +13,7 @@ use tasuki_relay::deadline::Deadline;
 use tasuki_relay::jobs::Jobs;
 use tasuki_relay::names::{self, Bucket, RunId, ShardId};
 use tasuki_relay::pipeline::Pipeline;
-use tasuki_relay::ports::{Ended, Event, Notice, Objects, Part, Records, RecordsError, RunRow, RunState, Verdict, Why};
+use tasuki_relay::ports::{Announcement, Event, Notice, Objects, Part, Records, RecordsError, RunRow, Verdict, Why};
 use tasuki_relay::record::Plan;
 use tokio::time::timeout;
 use tracing::field::Empty;
@@ -135,20 +136,25 @@ impl Loader {
     /// Takes the run to its end state if all of it is loaded, announces that, and closes the run.
     async fn complete(&self, run: &RunId) -> Result<Option<RunRow>, Why> {
         let row = self.records.finish(run).await.map_err(unconfirmed)?;
-        if row.as_ref().is_some_and(|row| row.state != RunState::Running) {
-            for ended in self.records.unpublished(Some(run)).await.map_err(unconfirmed)? {
-                self.publish(&ended).await?;
-            }
+        if row.as_ref().is_some_and(|row| row.state.has_ended()) {
+            self.publish_all(run).await?;
             self.objects.remove(Bucket::State, &names::open(run), None).await?;
             self.memory(|memory| memory.forget(run));
         }
         Ok(row)
     }
 
-    async fn publish(&self, ended: &Ended) -> Result<(), Why> {
-        let published = timeout(NOTICE_DEADLINE, self.notice.publish(ended)).await;
+    async fn publish_all(&self, run: &RunId) -> Result<(), Why> {
+        for announcement in self.records.unpublished(Some(run)).await.map_err(unconfirmed)? {
+            self.publish(&announcement).await?;
+        }
+        Ok(())
+    }
+
+    async fn publish(&self, announcement: &Announcement) -> Result<(), Why> {
+        let published = timeout(NOTICE_DEADLINE, self.notice.publish(announcement)).await;
         published.unwrap_or_else(|_| Err("timed out".into())).map_err(Why::Unconfirmed)?;
-        self.records.mark_published(&ended.event_id).await.map_err(unconfirmed)
+        self.records.mark_published(&announcement.event_id).await.map_err(unconfirmed)
     }
 
     async fn pipeline(&self, run: &RunId) -> Result<Arc<Pipeline>, Why> {

@@ -1,10 +1,13 @@
 //! The loader's sweep: parts without a ledger row, runs that are complete, notices that were not sent.
 
 use crate::{Loader, unconfirmed};
+use async_trait::async_trait;
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
+use tasuki_relay::leg::Leg;
 use tasuki_relay::names::{self, Bucket, RunId, ShardId, ShardIndex};
-use tasuki_relay::ports::{Event, Why};
-use tasuki_relay::sweep::{Marks, PAGE, REDRIVES_MAX, Redriven, Sweep, drive, open_runs};
+use tasuki_relay::ports::{Event, Generation, RunState, Verdict, Why};
+use tasuki_relay::sweep::{Due, Marks, PAGE, REDRIVES_MAX, Redriven, Sweep, open_runs};
 
 /// Parts that a sweep loads at once.
 const AT_ONCE: usize = 4;
@@ -14,10 +17,29 @@ const AT_ONCE: usize = 4;
 pub(crate) struct Memory {
     redriven: Redriven,
     marks: Marks,
+    /// The markers that the store knows of.
+    parked: BTreeMap<RunId, Generation>,
 }
 
 impl Memory {
+    /// The marker by which the run was parked last.
+    pub fn parked_by(&self, run: &RunId) -> Option<Generation> {
+        self.parked.get(run).copied()
+    }
+
+    pub fn parked(&mut self, run: &RunId, marker: Generation) {
+        self.parked.insert(run.clone(), marker);
+    }
+
+    /// Forgets the runs that are no longer open.
+    fn keep(&mut self, open: &[RunId]) {
+        self.redriven.keep_of(open);
+        self.marks.keep(open);
+        self.parked.retain(|run, _| open.contains(run));
+    }
+
     pub fn forget(&mut self, run: &RunId) {
+        self.parked.remove(run);
         self.marks.forget(run);
         self.redriven.forget(&names::shards(run));
     }
@@ -25,31 +47,44 @@ impl Memory {
 
 impl Loader {
     /// Loads what is due, completes runs, and publishes what was not. Returns how many parts it drove.
+    ///
+    /// # Errors
+    /// The first failure, after all that could be done was done.
     pub async fn sweep(self: &Arc<Self>) -> Result<usize, Why> {
-        let due = self.due(Sweep::ByAge, None).await?;
-        let driven = drive(due, AT_ONCE, |event| async move { self.handle(&event).await }).await;
+        let driven = self.due(Sweep::ByAge, None).await.drive(self, AT_ONCE).await;
         let mut failed = None;
-        for ended in self.records.unpublished(None).await.map_err(unconfirmed)? {
-            failed = failed.or(self.publish(&ended).await.err());
+        for announcement in self.records.unpublished(None).await.map_err(unconfirmed)? {
+            failed = failed.or(self.publish(&announcement).await.err());
         }
-        failed.map_or(Ok(driven), Err)
+        driven.and_then(|driven| failed.map_or(Ok(driven), Err))
     }
 
-    /// The parts without a ledger row that are due, as events: of all open runs, or of one. Completes runs on its way: an
-    /// `open/` that a late splitter made again for an ended run is removed.
-    pub async fn due(&self, sweep: Sweep, only: Option<&RunId>) -> Result<Vec<Event>, Why> {
-        let mut due = Vec::new();
-        for run in open_runs(&*self.objects, only).await? {
-            // What hinders one run must not hinder the others.
-            let looked = match self.due_of(sweep, &run, &mut due).await {
-                Ok(()) => self.complete(&run).await.map(|_| ()),
-                Err(why) => Err(why),
-            };
-            if let Err(why) = looked {
-                tracing::warn!(%run, "the sweep could not see to run {run}: {why:?}");
+    /// The parts without a ledger row that are due, as events: of all open runs, or of one. Completes runs and parks them on its
+    /// way: an `open/` that a late splitter made again for an ended run is removed.
+    pub async fn due(&self, sweep: Sweep, only: Option<&RunId>) -> Due {
+        let mut due = Due::default();
+        let runs = match open_runs(&*self.objects, only).await {
+            Ok(runs) => runs,
+            Err(error) => {
+                due.fail("the open runs", error.into());
+                return due;
+            }
+        };
+        for run in &runs {
+            if let Err(why) = self.see_to(sweep, run, &mut due.events).await {
+                due.fail(&format!("run {run}"), why);
             }
         }
-        Ok(due)
+        if only.is_none() {
+            self.memory(|memory| memory.keep(&runs));
+        }
+        due
+    }
+
+    async fn see_to(&self, sweep: Sweep, run: &RunId, due: &mut Vec<Event>) -> Result<(), Why> {
+        self.due_of(sweep, run, due).await?;
+        let state = self.complete(run).await?.map(|row| row.state);
+        if state.is_some_and(RunState::has_ended) { Ok(()) } else { self.mark_parked(run, state).await }
     }
 
     async fn due_of(&self, sweep: Sweep, run: &RunId, due: &mut Vec<Event>) -> Result<(), Why> {
@@ -80,5 +115,24 @@ impl Loader {
 
     pub(crate) fn memory<T>(&self, look: impl FnOnce(&mut Memory) -> T) -> T {
         look(&mut self.swept.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+#[async_trait]
+impl Leg for Loader {
+    async fn handle(self: Arc<Self>, event: &Event) -> Verdict {
+        Loader::handle(&self, event).await
+    }
+    async fn due(&self, sweep: Sweep, only: Option<&RunId>) -> Due {
+        Loader::due(self, sweep, only).await
+    }
+    fn drove(&self, event: &Event) {
+        self.memory(|memory| memory.redriven.drove(&event.name, self.clock.now()));
+    }
+    async fn sweep(self: Arc<Self>) -> Result<usize, Why> {
+        Loader::sweep(&self).await
+    }
+    async fn drain(&self) {
+        Loader::drain(self).await;
     }
 }

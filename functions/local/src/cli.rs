@@ -73,6 +73,14 @@ The pipeline is the one stored now: `tasuki run` and `tasuki serve` store it. Ne
     /// Stops a run for good: its answers are kept, the other rows fail as cancelled
     #[command(after_help = "Example:\n  tasuki cancel r5x")]
     Cancel(Cancel),
+    /// Goes on with a parked run, to its end
+    #[command(after_help = "\
+Example:
+  tasuki status r5x && tasuki resume r5x
+
+A run is parked when something says that no more is to be paid for it: `tasuki status` shows why. What was answered is kept.
+Where another process works in the folder, that one goes on with the run within a minute, and is followed.")]
+    Resume(Resume),
     /// Shows all runs, or one
     #[command(after_help = "Examples:\n  tasuki status\n  tasuki status r5x --json")]
     Status(Status),
@@ -137,6 +145,16 @@ pub(crate) struct Retry {
 
 #[derive(Debug, Args)]
 pub(crate) struct Cancel {
+    /// The run, or the start of its name
+    #[arg(value_name = "RUN")]
+    pub(crate) run: String,
+    /// Ends with one JSON object on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Resume {
     /// The run, or the start of its name
     #[arg(value_name = "RUN")]
     pub(crate) run: String,

@@ -7,7 +7,7 @@ mod drive;
 use crate::home::{Home, Lock};
 use anyhow::{Context, Result};
 use async_trait::async_trait;
-use drive::{Drive, Leg};
+use drive::Drive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -16,8 +16,9 @@ use tasuki_loader::Loader;
 use tasuki_relay::claims::Timing;
 use tasuki_relay::clock::Chance;
 use tasuki_relay::files_only::FilesOnly;
+use tasuki_relay::leg::Leg;
 use tasuki_relay::names::{Bucket, RunId};
-use tasuki_relay::ports::{Ended, Event, Generation, Model, Notice};
+use tasuki_relay::ports::{Announcement, Event, Generation, Model, Notice};
 use tasuki_relay::rows::ObjectRows;
 use tasuki_splitter::Splitter;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -41,8 +42,8 @@ const STOP_SAVING: Duration = Duration::from_secs(10);
 /// What a relay reports.
 #[derive(Clone, Debug)]
 pub enum News {
-    /// A run reached its end state.
-    Ended(Box<Ended>),
+    /// A run reached its end state, or was parked.
+    Announced(Box<Announcement>),
     /// A systemic error: nothing goes on until a person acts. Says what to do.
     Stopped(String),
     /// Something is tried again and again.
@@ -80,8 +81,12 @@ impl Relay {
         let store = Arc::new(home.store(&lock)?);
         let timing = Timing { others_are_dead: true, ..Timing::default() };
         let rows = Arc::new(ObjectRows::new(objects.clone()));
-        let settings =
-            tasuki_splitter::Settings { timing, splits_admitted: SPLITS, ..tasuki_splitter::Settings::default() };
+        let settings = tasuki_splitter::Settings {
+            timing,
+            splits_admitted: SPLITS,
+            sweeps_inbox: false, // a file may still be growing: who watches the inbox says when it is whole
+            ..tasuki_splitter::Settings::default()
+        };
         let (files, chances) = (Arc::new(FilesOnly), chance.clone());
         let splitter = Splitter::new(objects.clone(), rows, files, store.clone(), clock.clone(), chances, settings);
         let rows_per_shard = plan.rows_per_shard.map_or(ROWS_PER_SHARD, |rows| rows as usize);
@@ -98,11 +103,8 @@ impl Relay {
         let (tell, news) = unbounded_channel();
         let loader = Loader::new(objects.clone(), store, Arc::new(Announce(tell.clone())), clock, PARTS);
 
-        let legs = [
-            (Leg::Splitter(splitter.clone(), objects.clone()), SPLITS),
-            (Leg::Generator(generator.clone()), shards_admitted),
-            (Leg::Loader(loader.clone()), PARTS),
-        ];
+        let legs: [(Arc<dyn Leg>, usize); 3] =
+            [(splitter.clone(), SPLITS), (generator.clone(), shards_admitted), (loader.clone(), PARTS)];
         let (stop, pending) = (CancellationToken::new(), [(); 3].map(|()| Arc::default()));
         let queues = legs.into_iter().zip(&pending).map(|((leg, at_once), pending)| {
             let (send, events) = unbounded_channel();
@@ -178,9 +180,9 @@ struct Announce(UnboundedSender<News>);
 
 #[async_trait]
 impl Notice for Announce {
-    async fn publish(&self, ended: &Ended) -> Result<(), String> {
+    async fn publish(&self, announcement: &Announcement) -> Result<(), String> {
         // Nobody listens any more when the process stops: what ended is in the store.
-        let _ = self.0.send(News::Ended(Box::new(ended.clone())));
+        let _ = self.0.send(News::Announced(Box::new(announcement.clone())));
         Ok(())
     }
 }

@@ -37,6 +37,8 @@ pub struct Settings {
     pub splits_admitted: usize,
     /// How long the inbox keeps an object: nothing older than this, less a day, is taken up by the sweep.
     pub inbox_retention: Duration,
+    /// Sweeps take up files that nobody has opened. Not where somebody else says when a file is whole.
+    pub sweeps_inbox: bool,
 }
 
 impl Default for Settings {
@@ -46,6 +48,7 @@ impl Default for Settings {
             timing: Timing::default(),
             splits_admitted: 8,
             inbox_retention: Duration::from_secs(45 * 24 * 3_600),
+            sweeps_inbox: true,
         }
     }
 }

@@ -101,11 +101,17 @@ impl Splitter {
         let start = Start { first: part.first, shard: part.shard, absent, totals };
         let mut writer = Writer::new(self, plan, pipeline.clone(), start)?;
         let mut lines = Lines::new(pipeline, part.first);
-        let mut at = 0;
+        let (mut at, mut most) = (0, PART_ROWS_AT_ONCE);
         while at < part.rows {
-            let piece = at..part.rows.min(at + PART_ROWS_AT_ONCE);
+            let piece = at..part.rows.min(at + most);
+            let rows = match self.snapshots.read(snapshot, part.part, piece.clone()).await {
+                Err(RowsError::TooLarge) if piece.end - piece.start > 1 => {
+                    most = (piece.end - piece.start) / 2;
+                    continue;
+                }
+                rows => rows?,
+            };
             at = piece.end;
-            let rows = self.snapshots.read(snapshot, part.part, piece.clone()).await?;
             for PartRow { pos, row } in in_order(rows, piece)? {
                 let place = format!("row {pos} of part {} of the snapshot", part.part);
                 writer.push(lines.line(SourceRow { place, row })).await?;

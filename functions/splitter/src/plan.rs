@@ -39,7 +39,7 @@ pub(crate) fn not(error: RowsError) -> Not {
         RowsError::Refused(why) => Not::Refused(why),
         RowsError::Gone => Not::Refused("superseded: the file was overwritten or deleted before it was read".into()),
         RowsError::Systemic(what) => Not::Later(Why::Systemic(what)),
-        RowsError::Unknown(what) => Not::Later(Why::Unconfirmed(what)),
+        error @ (RowsError::Unknown(_) | RowsError::TooLarge) => Not::Later(Why::Unconfirmed(error.to_string())),
     }
 }
 

@@ -3,15 +3,12 @@
 use crate::Splitter;
 use crate::plan::{Not, describe, not, rows_per_shard};
 use std::collections::BTreeSet;
-use tasuki_relay::limits::{PARTS_MAX, PIPELINE_BYTES_MAX};
+use tasuki_relay::limits::{PART_BYTES_AIMED, PARTS_MAX, PIPELINE_BYTES_MAX};
 use tasuki_relay::names::Bucket;
 use tasuki_relay::pipeline::{KeyType, Pipeline};
 use tasuki_relay::ports::{Meta, SourceColumn};
 use tasuki_relay::record::{Plan, Scan};
 use tasuki_relay::source::Source;
-
-/// Bytes of a source that one part is for: about 28,000 rows of 300 bytes, so that 100 million rows come to 3,600 parts.
-const PART_BYTES: u64 = 8 << 20;
 
 impl Splitter {
     /// Reads the file, asks what its source would give, and plans the scan of it.
@@ -34,9 +31,10 @@ impl Splitter {
     }
 }
 
-/// Parts of a snapshot of a source of so many bytes.
+/// Parts of a snapshot of a source of so many bytes: a guess, as a query may give more than it reads. What it gives is looked at
+/// when it is there.
 fn parts(bytes: u64) -> u32 {
-    bytes.div_ceil(PART_BYTES).clamp(1, PARTS_MAX.into()) as u32
+    bytes.div_ceil(PART_BYTES_AIMED).clamp(1, PARTS_MAX.into()) as u32
 }
 
 /// Why a source of these columns does not suit the pipeline.
@@ -86,7 +84,7 @@ mod tests {
 
     #[test]
     fn parts_grow_with_the_source_up_to_the_limit() {
-        assert_eq!([0, 1, PART_BYTES, PART_BYTES + 1].map(parts), [1, 1, 1, 2]);
+        assert_eq!([0, 1, PART_BYTES_AIMED, PART_BYTES_AIMED + 1].map(parts), [1, 1, 1, 2]);
         assert_eq!(parts(u64::MAX), PARTS_MAX);
     }
 }

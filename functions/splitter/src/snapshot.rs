@@ -3,10 +3,12 @@
 use crate::Splitter;
 use crate::split::{Ended, pipeline_of};
 use std::time::Duration;
-use tasuki_relay::limits::SNAPSHOT_ATTEMPTS_MAX;
+use tasuki_relay::limits::{
+    PART_BYTES_AIMED, PART_BYTES_MAX, PART_ROWS_AIMED, PART_ROWS_MAX, PARTS_MAX, SHARDS_MAX, SNAPSHOT_ATTEMPTS_MAX,
+};
 use tasuki_relay::names::{self, Bucket, RunId, ShardIndex};
 use tasuki_relay::ports::{Order, Taking, Why};
-use tasuki_relay::record::{Plan, Scan, Snapshot};
+use tasuki_relay::record::{Plan, Scan, Snapshot, Totals};
 use tasuki_relay::write::{Written, create_once};
 
 /// A job is waited for so long; a longer one is asked for again with the next event or sweep.
@@ -36,27 +38,39 @@ impl Splitter {
     }
 
     async fn take_snapshot(&self, plan: &Plan, scan: &Scan) -> Result<Snapshot, Ended> {
-        let pipeline = pipeline_of(plan)?;
-        let mut attempt = 1;
+        let mut order = Order {
+            run: plan.run.clone(),
+            attempt: 1,
+            again: None,
+            source: scan.source.clone(),
+            parts: scan.parts,
+            key: pipeline_of(plan)?.key,
+        };
+        let mut source_time = None;
         loop {
-            let order = Order {
-                run: plan.run.clone(),
-                attempt,
-                source: scan.source.clone(),
-                parts: scan.parts,
-                key: pipeline.key.clone(),
-            };
+            let attempt = order.attempt;
             match self.wait_for(&order).await? {
-                Taking::Ready(snapshot) => return self.record_snapshot(snapshot, scan).await,
+                Taking::Ready { mut snapshot, bytes } => {
+                    // Cut again, the rows stay as old as they are.
+                    snapshot.source_time = *source_time.get_or_insert(snapshot.source_time);
+                    let rows = snapshot.rows.iter().sum();
+                    match parts_for(rows, bytes, order.parts).map_err(Ended::Refused)? {
+                        Some(parts) if order.again.is_none() => {
+                            tracing::info!(run = %plan.run, rows, bytes, parts, "the snapshot is cut again, into {parts} parts");
+                            order = Order { attempt: attempt + 1, again: Some(attempt), parts, ..order };
+                        }
+                        _ => return self.record_snapshot(snapshot, plan, scan).await,
+                    }
+                }
                 Taking::Pending => return Err(Why::Unconfirmed("the snapshot's job is at work".into()).into()),
-                Taking::Failed { reason, .. } if attempt == SNAPSHOT_ATTEMPTS_MAX => {
+                Taking::Failed { reason, .. } if attempt >= SNAPSHOT_ATTEMPTS_MAX => {
                     let why = format!("BigQuery failed {attempt} times to take the snapshot, at last with {reason}");
                     return Err(Ended::Refused(format!("{why}: drop the file again later")));
                 }
                 Taking::Failed { ended, reason } if self.clock.now() < ended + AGAIN * (1 << (attempt - 1)) => {
                     return Err(Why::Unconfirmed(format!("the snapshot's job {attempt} failed: {reason}")).into());
                 }
-                Taking::Failed { .. } => attempt += 1,
+                Taking::Failed { .. } => order.attempt += 1,
             }
         }
     }
@@ -78,9 +92,16 @@ impl Splitter {
     }
 
     /// The first record is the snapshot: who comes later follows it.
-    async fn record_snapshot(&self, mut snapshot: Snapshot, scan: &Scan) -> Result<Snapshot, Ended> {
+    async fn record_snapshot(&self, mut snapshot: Snapshot, plan: &Plan, scan: &Scan) -> Result<Snapshot, Ended> {
         if let Some(most) = scan.source.max_rows {
             snapshot.keep(most.into());
+        }
+        let Totals { shards, rows } = snapshot.totals(plan.rows_per_shard);
+        if shards > SHARDS_MAX {
+            return Err(Ended::Refused(format!(
+                "{rows} rows in shards of {} are more than {SHARDS_MAX} shards: raise rows_per_shard under [run]",
+                plan.rows_per_shard
+            )));
         }
         let body = serde_json::to_vec_pretty(&snapshot).expect("a snapshot is plain data");
         match create_once(&*self.objects, Bucket::State, &names::snapshot(&snapshot.run), body.into()).await? {
@@ -95,6 +116,53 @@ impl Splitter {
     }
 }
 
+/// How many parts a snapshot of `parts` parts should have instead; `None` when they do. A dry run tells what a query reads, not
+/// what it gives: only the snapshot itself tells its size.
+///
+/// # Errors
+/// The reason for which so many rows are refused.
+fn parts_for(rows: u64, bytes: u64, parts: u32) -> Result<Option<u32>, String> {
+    let most = u64::from(PARTS_MAX) * PART_ROWS_MAX;
+    if rows > most {
+        return Err(format!("the source gives {rows} rows, and a run has at most {most}: split it by a condition"));
+    }
+    let fits = rows <= u64::from(parts) * PART_ROWS_MAX && bytes <= u64::from(parts) * PART_BYTES_MAX;
+    let wanted = rows.div_ceil(PART_ROWS_AIMED).max(bytes.div_ceil(PART_BYTES_AIMED));
+    let wanted = wanted.min(PARTS_MAX.into()) as u32;
+    Ok((!fits && wanted > parts).then_some(wanted))
+}
+
 fn parse(run: &RunId, body: &[u8]) -> Result<Snapshot, Why> {
     serde_json::from_slice(body).map_err(|_| Why::Systemic(format!("the snapshot of run {run} is corrupt: delete it")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_is_cut_again_when_its_parts_have_more_rows_than_they_may() {
+        assert_eq!(parts_for(PART_ROWS_MAX - 1, 0, 1), Ok(None));
+        assert_eq!(parts_for(PART_ROWS_MAX, 0, 1), Ok(None));
+        assert_eq!(parts_for(PART_ROWS_MAX + 1, 0, 1), Ok(Some(36)));
+        assert_eq!(parts_for(7 * PART_ROWS_MAX, 0, 7), Ok(None), "on average");
+    }
+
+    #[test]
+    fn a_snapshot_is_cut_again_when_its_parts_have_more_bytes_than_they_may() {
+        assert_eq!(parts_for(1, PART_BYTES_MAX - 1, 1), Ok(None));
+        assert_eq!(parts_for(1, PART_BYTES_MAX, 1), Ok(None));
+        assert_eq!(parts_for(1, PART_BYTES_MAX + 1, 1), Ok(Some(33)));
+        assert_eq!(parts_for(1, u64::MAX, 1), Ok(Some(PARTS_MAX)));
+        assert_eq!(parts_for(1, u64::MAX, PARTS_MAX), Ok(None), "more parts there are not: they are read in pieces");
+    }
+
+    #[test]
+    fn more_rows_than_the_most_parts_may_have_are_refused() {
+        let most = u64::from(PARTS_MAX) * PART_ROWS_MAX;
+        assert_eq!(parts_for(most - 1, 0, PARTS_MAX), Ok(None));
+        assert_eq!(parts_for(most, 0, PARTS_MAX), Ok(None));
+        assert!(parts_for(most + 1, 0, PARTS_MAX).is_err_and(|why| why.contains("4000000001 rows")));
+        assert_eq!(parts_for(most, 0, 1), Ok(Some(PARTS_MAX)));
+    }
 }

@@ -140,7 +140,7 @@ impl From<RowsError> for Ended {
             RowsError::Refused(why) => Ended::Refused(why),
             RowsError::Gone => Ended::Gone,
             RowsError::Systemic(what) => Ended::Later(Why::Systemic(what)),
-            RowsError::Unknown(what) => Ended::Later(Why::Unconfirmed(what)),
+            error @ (RowsError::Unknown(_) | RowsError::TooLarge) => Ended::Later(Why::Unconfirmed(error.to_string())),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Completion notices: CloudEvents on a Pub/Sub topic.
+//! Notices of runs that ended or were parked: CloudEvents on a Pub/Sub topic.
 //!
 //! One message per event in the binary mode of the CloudEvents protocol binding for Pub/Sub
 //! (<https://github.com/googleapis/google-cloudevents/blob/main/docs/spec/pubsub.md>): the event's attributes are the message's,
@@ -16,7 +16,7 @@ use google_cloud_pubsub::retry_policy::RetryableErrors;
 use serde::Serialize;
 use std::time::Duration;
 use tasuki_relay::clock::Millis;
-use tasuki_relay::ports::{Ended, Notice, RunState};
+use tasuki_relay::ports::{Announcement, Notice, RunState};
 use tasuki_relay::record::Counts;
 
 /// A publish is given up after so long: within the 30 s that the loader gives a notice, so that it hears why.
@@ -49,8 +49,8 @@ impl PubSubNotice {
 
 #[async_trait]
 impl Notice for PubSubNotice {
-    async fn publish(&self, ended: &Ended) -> Result<(), String> {
-        let message = message(ended).ok_or("a run that goes on has no notice")?;
+    async fn publish(&self, announcement: &Announcement) -> Result<(), String> {
+        let message = message(announcement).ok_or("a run that goes on has no notice")?;
         let published = self.publisher.publish(message).await;
         published.map(drop).map_err(|error| format!("{} does not take the notice: {}", self.topic, why(&error)))
     }
@@ -66,33 +66,36 @@ struct Data<'a> {
     pipeline: &'a str,
     /// The inbox object's name.
     input: &'a str,
+    /// What is announced. The counts are those of now.
     state: &'static str,
     counts: &'a Counts,
     opened_at: Millis,
     ended_at: Option<Millis>,
 }
 
-/// The notice as a message; `None` while the run goes on.
-fn message(ended: &Ended) -> Option<Message> {
-    let run = &ended.run;
+/// The notice as a message; `None` for a state that is not announced.
+fn message(announcement: &Announcement) -> Option<Message> {
+    let Announcement { event_id, state, run } = announcement;
     let data = Data {
         run: run.run.as_str(),
         pipeline: &run.pipeline,
         input: &run.input,
-        state: run.state.as_str(),
+        state: state.as_str(),
         counts: &run.counts,
         opened_at: run.opened_at,
         ended_at: run.ended_at,
     };
-    let attributes = [
+    let mut attributes = vec![
         ("ce-specversion", "1.0".to_owned()),
-        ("ce-id", ended.event_id.clone()),
-        ("ce-type", event_type(run.state)?.to_owned()),
+        ("ce-id", event_id.clone()),
+        ("ce-type", event_type(*state)?.to_owned()),
         ("ce-source", format!("/tasuki/pipelines/{}", run.pipeline)),
         ("ce-subject", run.run.to_string()),
-        ("ce-time", run.ended_at.unwrap_or(run.opened_at).to_string()),
         ("content-type", "application/json".to_owned()),
     ];
+    // When it was parked is not written anywhere: the same id must not come with different times.
+    let ended_at = run.ended_at.filter(|_| state.has_ended());
+    attributes.extend(ended_at.map(|at| ("ce-time", at.to_string())));
     let data = serde_json::to_vec(&data).expect("a notice is plain data");
     Some(Message::new().set_data(data).set_attributes(attributes))
 }
@@ -101,6 +104,7 @@ fn message(ended: &Ended) -> Option<Message> {
 fn event_type(state: RunState) -> Option<&'static str> {
     match state {
         RunState::Running => None,
+        RunState::Parked => Some("tasuki.run.parked"),
         RunState::Complete => Some("tasuki.run.completed"),
         RunState::Failed => Some("tasuki.run.failed"),
         RunState::Cancelled => Some("tasuki.run.cancelled"),
@@ -127,15 +131,16 @@ mod tests {
     use tasuki_relay::names::RunId;
     use tasuki_relay::ports::RunRow;
     use tasuki_relay::record::Usage;
-    use tasuki_relay::settle::event_id;
+    use tasuki_relay::settle::{event_id, parked_id};
 
-    fn ended(state: RunState) -> Ended {
+    fn announcement(state: RunState) -> Announcement {
         let run = RunId::of("inbox", "themes/rows.jsonl", 7);
         let usage = Usage { prompt: 900, output: 60, thought: 5, cached: 100 };
         let counts =
             Counts { shards: 2, loaded: 8, failed: 2, paid_calls: 9, ambiguous_calls: 1, usage, ..Counts::default() };
-        Ended {
+        Announcement {
             event_id: event_id(&run, state),
+            state,
             run: RunRow {
                 run,
                 pipeline: "themes".into(),
@@ -155,7 +160,7 @@ mod tests {
 
     #[test]
     fn a_notice_is_a_cloudevent_with_the_runs_counts() {
-        let message = message(&ended(RunState::Complete)).unwrap();
+        let message = message(&announcement(RunState::Complete)).unwrap();
         let run = RunId::of("inbox", "themes/rows.jsonl", 7);
         let attributes: BTreeMap<&str, &str> =
             message.attributes.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
@@ -191,12 +196,23 @@ mod tests {
     fn every_end_has_a_type_of_its_own_and_a_run_that_goes_on_has_none() {
         let types = [RunState::Complete, RunState::Failed, RunState::Cancelled].map(event_type);
         assert_eq!(types, [Some("tasuki.run.completed"), Some("tasuki.run.failed"), Some("tasuki.run.cancelled")]);
-        assert!(message(&ended(RunState::Running)).is_none());
+        assert_eq!(event_type(RunState::Parked), Some("tasuki.run.parked"));
+        assert!(message(&announcement(RunState::Running)).is_none());
+    }
+
+    #[test]
+    fn a_parking_is_announced_as_such_even_when_the_run_has_ended_since() {
+        let run = announcement(RunState::Complete).run;
+        let parked = Announcement { event_id: parked_id(&run.run, 7), state: RunState::Parked, run };
+        let message = message(&parked).unwrap();
+        assert_eq!(message.attributes["ce-id"], format!("{}:parked:7", parked.run.run));
+        assert!(!message.attributes.contains_key("ce-time"), "when it was parked is not known");
+        assert_eq!(serde_json::from_slice::<Value>(&message.data).unwrap()["state"], "PARKED");
     }
 
     #[test]
     fn why_a_run_was_refused_is_not_told_to_the_world() {
-        let message = message(&ended(RunState::Failed)).unwrap();
+        let message = message(&announcement(RunState::Failed)).unwrap();
         assert!(!format!("{message:?}{}", String::from_utf8_lossy(&message.data)).contains("canary"));
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::bigquery::{self, BigQuery};
 use crate::connect::{self, Endpoint};
-use crate::http::{Callers, Leg, Server, serve};
+use crate::http::{Callers, Server, serve};
 use crate::model::{VertexConfig, VertexModel};
 use crate::notice::PubSubNotice;
 use crate::objects::{Buckets, GoogleObjects};
@@ -19,6 +19,7 @@ use tasuki_relay::claims::{GUARD, Timing};
 use tasuki_relay::clock::{Chance, Clock};
 use tasuki_relay::files_only::FilesOnly;
 use tasuki_relay::gemini::{Gemini, GeminiConfig};
+use tasuki_relay::leg::Leg;
 use tasuki_relay::names::Bucket;
 use tasuki_relay::pipeline::Pipeline;
 use tasuki_relay::ports::{Fingerprints, Model, Notice, Objects, Records, RecordsError, Snapshots};

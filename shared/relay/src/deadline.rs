@@ -3,10 +3,10 @@
 use crate::names::{Bucket, RunId, ShardIndex};
 use crate::pipeline::Pipeline;
 use crate::ports::{
-    Checked, Ended, Fingerprints, Generation, Loaded, Meta, Object, Objects, ObjectsError, Order, Part, PartRow,
+    Announcement, Checked, Fingerprints, Generation, Loaded, Meta, Object, Objects, ObjectsError, Order, Part, PartRow,
     Records, RecordsError, RowsError, RunRow, Snapshots, Taking,
 };
-use crate::record::{Key, Snapshot};
+use crate::record::{Header, Key, Snapshot};
 use crate::source::Source;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -121,7 +121,13 @@ impl Records for Deadline<dyn Records> {
     async fn ledgered(&self, run: &RunId, shards: &[ShardIndex]) -> Result<BTreeSet<ShardIndex>, RecordsError> {
         records(self.0.ledgered(run, shards)).await
     }
-    async fn unpublished(&self, run: Option<&RunId>) -> Result<Vec<Ended>, RecordsError> {
+    async fn park(&self, header: &Header, marker: Generation) -> Result<(), RecordsError> {
+        records(self.0.park(header, marker)).await
+    }
+    async fn resume(&self, run: &RunId) -> Result<(), RecordsError> {
+        records(self.0.resume(run)).await
+    }
+    async fn unpublished(&self, run: Option<&RunId>) -> Result<Vec<Announcement>, RecordsError> {
         records(self.0.unpublished(run)).await
     }
     async fn mark_published(&self, event_id: &str) -> Result<(), RecordsError> {

@@ -30,7 +30,21 @@ pub const MUTATIONS_MAX: usize = 80_000;
 pub const COMMIT_BYTES_MAX: usize = 100 << 20;
 /// Most parts of a snapshot: a job may change 4,000 partitions of a table (BigQuery quotas page, "Partitioned tables").
 pub const PARTS_MAX: u32 = 4_000;
+/// Bytes and rows of a snapshot that one part is for, about 300 bytes a row: 100 million rows come to 3,600 parts.
+pub const PART_BYTES_AIMED: u64 = 8 << 20;
+/// See [`PART_BYTES_AIMED`].
+pub const PART_ROWS_AIMED: u64 = 28_000;
+/// Most bytes of a part, on average: a snapshot of larger ones is cut again. One process reads a part from its start to its
+/// end, at some 10 MB/s in half a minute.
+pub const PART_BYTES_MAX: u64 = 256 << 20;
+/// Most rows of a part, on average: the hashes of its keys are in memory (about 50 MB with the set's overhead), and a process
+/// may be at work on 16 parts.
+pub const PART_ROWS_MAX: u64 = 1_000_000;
 /// Most rows of a part that are in memory at once: a part with more (one key may occur any number of times) is read in pieces.
 pub const PART_ROWS_AT_ONCE: u64 = 50_000;
+/// Most bytes of a part that are in memory at once, as the Storage Read API sends them: what is larger is read in smaller pieces.
+pub const PART_BYTES_AT_ONCE: u64 = 32 << 20;
+/// Most shards of a run: a name has eight digits, and the last two numbers are not shards of rows.
+pub const SHARDS_MAX: u64 = 99_999_998;
 /// Jobs that may be started for one snapshot: each only after the one before it failed for a reason that passes.
 pub const SNAPSHOT_ATTEMPTS_MAX: u32 = 5;

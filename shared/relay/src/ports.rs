@@ -135,6 +135,9 @@ pub enum RowsError {
     /// It may work later.
     #[error("the source cannot be read now: {0}")]
     Unknown(String),
+    /// So many rows at once do not fit into memory: fewer may.
+    #[error("the rows do not fit into memory at once")]
+    TooLarge,
 }
 
 /// Where rows come from: an object of the inbox, pinned to a generation.
@@ -174,8 +177,10 @@ pub struct SourceColumn {
 pub struct Order {
     /// The run.
     pub run: RunId,
-    /// From 1; the next one only after [`Taking::Failed`].
+    /// From 1; the next one only after [`Taking::Failed`], or to cut what was taken again.
     pub attempt: u32,
+    /// The rows are those of this earlier attempt, cut into other parts; else the source's.
+    pub again: Option<u32>,
     /// Which rows.
     pub source: Source,
     /// Parts, at least 1: a row's is drawn by a hash of its key, so that equal keys are in one part.
@@ -190,7 +195,12 @@ pub enum Taking {
     /// Its job is at work.
     Pending,
     /// It is there. Its rows are those of all parts: `max_rows` is the caller's.
-    Ready(Snapshot),
+    Ready {
+        /// Where its rows are.
+        snapshot: Snapshot,
+        /// Their size.
+        bytes: u64,
+    },
     /// Its job failed for a reason that passes.
     Failed {
         /// When.
@@ -216,7 +226,8 @@ pub trait Snapshots: Send + Sync {
     async fn check(&self, source: &Source) -> Result<Checked, RowsError>;
     /// Starts the attempt, unless it was started before, and tells how it stands.
     async fn take(&self, order: &Order) -> Result<Taking, RowsError>;
-    /// The rows of a part whose positions are in `rows`, in any order. `Gone` when the snapshot is no longer there.
+    /// The rows of a part whose positions are in `rows`, in any order. `Gone` when the snapshot is no longer there, `TooLarge`
+    /// when they are more than one and exceed [`crate::limits::PART_BYTES_AT_ONCE`].
     async fn read(&self, snapshot: &Snapshot, part: u32, rows: Range<u64>) -> Result<Vec<PartRow>, RowsError>;
 }
 
@@ -325,6 +336,8 @@ pub enum RecordsError {
 pub enum RunState {
     /// Parts are being loaded.
     Running,
+    /// It stands still, paid for no further, until a person resumes it ([`crate::control`]). What was answered is loaded still.
+    Parked,
     /// Every row has its outcome.
     Complete,
     /// Refused.
@@ -338,6 +351,7 @@ impl RunState {
     pub fn as_str(self) -> &'static str {
         match self {
             RunState::Running => "RUNNING",
+            RunState::Parked => "PARKED",
             RunState::Complete => "COMPLETE",
             RunState::Failed => "FAILED",
             RunState::Cancelled => "CANCELLED",
@@ -346,9 +360,14 @@ impl RunState {
 
     /// The inverse of [`RunState::as_str`].
     pub fn parse(text: &str) -> Option<RunState> {
-        [RunState::Running, RunState::Complete, RunState::Failed, RunState::Cancelled]
+        [RunState::Running, RunState::Parked, RunState::Complete, RunState::Failed, RunState::Cancelled]
             .into_iter()
             .find(|state| state.as_str() == text)
+    }
+
+    /// An end state: it never changes again.
+    pub fn has_ended(self) -> bool {
+        !matches!(self, RunState::Running | RunState::Parked)
     }
 }
 
@@ -381,12 +400,14 @@ pub struct RunRow {
     pub counts: Counts,
 }
 
-/// The completion notice of a run, with an id that is the same however often it is published.
+/// The notice that a run ended or was parked, with an id that is the same however often it is published.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Ended {
-    /// `<run>:<state>`.
+pub struct Announcement {
+    /// `<run>:<end state>`, or `<run>:parked:<generation of the marker>`.
     pub event_id: String,
-    /// The run, in its end state.
+    /// What is announced: an end state, or PARKED.
+    pub state: RunState,
+    /// The run as it stands: one that was parked may have gone on since.
     pub run: RunRow,
 }
 
@@ -402,22 +423,27 @@ pub trait Fingerprints: Send + Sync {
 pub trait Records: Fingerprints {
     /// Loads a part in one transaction: ledger, target rows, failures, counters, totals ([`crate::settle`] decides which).
     async fn load(&self, part: &Part) -> Result<Loaded, RecordsError>;
-    /// With a strong read of the counters: takes the run from RUNNING to its end state if all is loaded, in one transaction
-    /// with its outbox row. Returns the run as it stands then; `None` for an unknown run.
+    /// With a strong read of the counters: takes the run from RUNNING or PARKED to its end state if all is loaded, in one
+    /// transaction with its outbox row. Returns the run as it stands then; `None` for an unknown run.
     async fn finish(&self, run: &RunId) -> Result<Option<RunRow>, RecordsError>;
     /// Which of these shards have a ledger row.
     async fn ledgered(&self, run: &RunId, shards: &[ShardIndex]) -> Result<BTreeSet<ShardIndex>, RecordsError>;
-    /// The outbox: ended runs whose notice is not marked published; of all runs, or of one.
-    async fn unpublished(&self, run: Option<&RunId>) -> Result<Vec<Ended>, RecordsError>;
+    /// Takes the run of `header` from RUNNING to PARKED, in one transaction with an outbox row for this marker, which comes
+    /// once. A run of which no part is loaded becomes known by it; an ended one stays as it is.
+    async fn park(&self, header: &Header, marker: Generation) -> Result<(), RecordsError>;
+    /// Takes the run from PARKED to RUNNING; in any other state it stays as it is.
+    async fn resume(&self, run: &RunId) -> Result<(), RecordsError>;
+    /// The outbox: notices that are not marked published; of all runs, or of one.
+    async fn unpublished(&self, run: Option<&RunId>) -> Result<Vec<Announcement>, RecordsError>;
     /// Marks a notice published.
     async fn mark_published(&self, event_id: &str) -> Result<(), RecordsError>;
 }
 
-/// Tells the world that a run ended. At least once, with a stable id.
+/// Tells the world that a run ended or was parked. At least once, with a stable id.
 #[async_trait]
 pub trait Notice: Send + Sync {
     /// Publishes; an error is tried again by the sweep.
-    async fn publish(&self, ended: &Ended) -> Result<(), String>;
+    async fn publish(&self, announcement: &Announcement) -> Result<(), String>;
 }
 
 /// An object was finalized: a hint that there may be work.

@@ -10,7 +10,7 @@ use crate::clock::Millis;
 use crate::limits::{COMMIT_BYTES_MAX, MUTATIONS_MAX};
 use crate::names::{RunId, ShardIndex};
 use crate::pipeline::{Pipeline, RESERVED_COLUMNS};
-use crate::ports::{Part, RecordsError, RunState};
+use crate::ports::{Announcement, Generation, Part, RecordsError, RunRow, RunState};
 use crate::record::{Answer, AnswerLine, Counts, Header, Key, Outcome, Totals, Usage};
 use std::collections::BTreeMap;
 use std::io;
@@ -170,7 +170,7 @@ pub fn slot(shard: ShardIndex) -> u32 {
     shard.0 % SLOTS
 }
 
-/// The end state that a RUNNING run reaches now, if it does.
+/// The end state that an open run reaches now, if it does, parked or not: what is loaded is loaded.
 ///
 /// `refused` is the greatest shard whose header says so: [`ShardIndex::REFUSAL`] ends the run at once, any other once all
 /// shards of the totals are there. Every other end waits until the sum of the counters equals what the totals promise, in
@@ -195,6 +195,17 @@ pub fn end_state(refused: Option<ShardIndex>, expected: Option<Totals>, counts: 
 /// `<run>:<state>` in lower case: the same however often the notice is published.
 pub fn event_id(run: &RunId, state: RunState) -> String {
     format!("{run}:{}", state.as_str().to_ascii_lowercase())
+}
+
+/// `<run>:parked:<generation of the marker>`: a run that is parked again is announced again.
+pub fn parked_id(run: &RunId, marker: Generation) -> String {
+    format!("{}:{marker}", event_id(run, RunState::Parked))
+}
+
+/// The notice of an outbox row: its id says what it announces. `None` for an id that is none of ours.
+pub fn announcement(event_id: String, run: RunRow) -> Option<Announcement> {
+    let state = RunState::parse(&event_id.split(':').nth(1)?.to_ascii_uppercase())?;
+    Some(Announcement { event_id, state, run })
 }
 
 /// Columns of Failures: run, ordinal, key, reason, message, attempts.

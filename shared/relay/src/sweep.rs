@@ -1,11 +1,12 @@
 //! Which objects a sweep drives again, and when.
 
 use crate::clock::Millis;
+use crate::leg::Leg;
 use crate::names::{self, Bucket, RunId};
-use crate::ports::{Event, Objects, ObjectsError};
+use crate::ports::{Event, Objects, ObjectsError, Verdict, Why};
 use futures::StreamExt;
 use std::collections::{BTreeMap, BTreeSet};
-use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Most objects that one sweep drives again per run: a sweep works inside a request.
@@ -41,25 +42,41 @@ fn is_due(last: Option<Duration>, age: Duration) -> bool {
         .is_some_and(|passed| last.is_none_or(|last| last < passed))
 }
 
-/// Remembers at which age this process drove an object again. A new process starts over: one more re-drive each.
+/// Remembers when this process drove an object again. A new process starts over: one more re-drive each.
 #[derive(Debug, Default)]
-pub struct Redriven(BTreeMap<String, Duration>);
+pub struct Redriven(BTreeMap<String, Millis>);
 
 impl Redriven {
-    /// Whether the object is to be driven again now; remembers that it was.
-    pub fn due(&mut self, sweep: Sweep, name: &str, created: Millis, now: Millis) -> bool {
-        let age = now.since(created);
-        let due = sweep == Sweep::Now || is_due(self.0.get(name).copied(), age);
-        if due {
-            self.0.insert(name.to_owned(), age);
-        }
-        due
+    /// Whether the object is to be driven again now.
+    pub fn due(&self, sweep: Sweep, name: &str, created: Millis, now: Millis) -> bool {
+        let last = self.0.get(name).map(|last| last.since(created));
+        sweep == Sweep::Now || is_due(last, now.since(created))
+    }
+
+    /// The object is driven now. One that is only listed, or turned away, has not had its turn.
+    pub fn drove(&mut self, name: &str, now: Millis) {
+        self.0.insert(name.to_owned(), now);
+    }
+
+    /// Forgets all but these.
+    pub fn keep(&mut self, listed: &BTreeSet<String>) {
+        self.0.retain(|name, _| listed.contains(name));
     }
 
     /// Forgets the objects of runs that are no longer open. Their names start with the run's.
-    pub fn keep(&mut self, open: &[RunId]) {
+    pub fn keep_of(&mut self, open: &[RunId]) {
         let open: BTreeSet<&str> = open.iter().map(RunId::as_str).collect();
         self.0.retain(|name, _| name.split('/').next().is_some_and(|run| open.contains(run)));
+    }
+
+    /// How many it remembers.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// It remembers none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// Forgets what starts with `prefix`: its run has ended.
@@ -68,11 +85,38 @@ impl Redriven {
     }
 }
 
-/// Hands what is due to its leg, `at_once` at a time, and waits for all. Returns how many there were.
-pub async fn drive<V, F: Future<Output = V>>(due: Vec<Event>, at_once: usize, handle: impl Fn(Event) -> F) -> usize {
-    let driven = due.len();
-    futures::stream::iter(due).map(handle).buffer_unordered(at_once).for_each(|_| async {}).await;
-    driven
+/// What a sweep found.
+#[derive(Debug, Default)]
+pub struct Due {
+    /// What is to be driven.
+    pub events: Vec<Event>,
+    /// The first failure, behind which there may be more that is due.
+    pub failed: Option<Why>,
+}
+
+impl Due {
+    /// `what` could not be looked at. What hinders one run must not hinder the others: the sweep goes on.
+    pub fn fail(&mut self, what: &str, why: Why) {
+        tracing::warn!("the sweep could not see to {what}: {why:?}");
+        self.failed.get_or_insert(why);
+    }
+
+    /// Hands all to the leg, `at_once` at a time, and waits for them. What it turns away stays due. Returns how many it took.
+    ///
+    /// # Errors
+    /// The failure that was met while this was looked for.
+    pub async fn drive(self, leg: &Arc<impl Leg>, at_once: usize) -> Result<usize, Why> {
+        let handled = futures::stream::iter(self.events).map(|event| async move {
+            let verdict = leg.clone().handle(&event).await;
+            let taken = !matches!(verdict, Verdict::Later(Why::Full | Why::Stopping));
+            if taken {
+                leg.drove(&event);
+            }
+            usize::from(taken)
+        });
+        let taken = handled.buffer_unordered(at_once).fold(0, |taken, one| async move { taken + one }).await;
+        self.failed.map_or(Ok(taken), Err)
+    }
 }
 
 /// The open runs, or `only` that one if it is open.
@@ -116,6 +160,11 @@ impl Marks {
     pub fn forget(&mut self, run: &RunId) {
         self.0.remove(run);
     }
+
+    /// Forgets the runs that are no longer open.
+    pub fn keep(&mut self, open: &[RunId]) {
+        self.0.retain(|run, _| open.contains(run));
+    }
 }
 
 #[cfg(test)]
@@ -125,15 +174,28 @@ mod tests {
     #[test]
     fn an_object_is_driven_again_at_10_20_40_and_then_every_60_minutes() {
         let mut redriven = Redriven::default();
-        let due: Vec<u64> =
-            (0..=240).filter(|minute| redriven.due(Sweep::ByAge, "x", Millis(0), Millis(minute * 60_000))).collect();
-        assert_eq!(due, [10, 20, 40, 100, 160, 220]);
+        let mut is_driven = |minute: &u64| {
+            let now = Millis(minute * 60_000);
+            let due = redriven.due(Sweep::ByAge, "x", Millis(0), now);
+            if due {
+                redriven.drove("x", now);
+            }
+            due
+        };
+        assert_eq!((0..=240).filter(&mut is_driven).collect::<Vec<_>>(), [10, 20, 40, 100, 160, 220]);
+    }
+
+    #[test]
+    fn an_object_that_was_not_driven_stays_due() {
+        let redriven = Redriven::default();
+        assert!((10..15).all(|minute| redriven.due(Sweep::ByAge, "x", Millis(0), Millis(minute * 60_000))));
     }
 
     #[test]
     fn a_new_process_drives_an_old_object_once() {
         let mut redriven = Redriven::default();
         assert!(redriven.due(Sweep::ByAge, "x", Millis(0), Millis(3_000_000)));
+        redriven.drove("x", Millis(3_000_000));
         assert!(!redriven.due(Sweep::ByAge, "x", Millis(0), Millis(3_060_000)));
     }
 }

@@ -9,4 +9,4 @@ mod snapshots;
 pub use model::MemoryModel;
 pub use objects::MemoryObjects;
 pub use rows::MemoryRows;
-pub use snapshots::{Act, MemorySnapshots, PART_BYTES};
+pub use snapshots::{Act, MemorySnapshots};

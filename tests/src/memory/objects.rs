@@ -62,6 +62,11 @@ impl MemoryObjects {
         of.filter_map(|((_, name), generation)| store.object(bucket, name, Some(*generation)).cloned()).collect()
     }
 
+    /// The live version, between two calls.
+    pub fn find(&self, bucket: Bucket, name: &str) -> Option<Meta> {
+        self.store().object(bucket, name, None).map(|object| object.meta.clone())
+    }
+
     fn store(&self) -> MutexGuard<'_, Store> {
         self.store.lock().unwrap_or_else(PoisonError::into_inner)
     }

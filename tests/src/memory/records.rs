@@ -6,8 +6,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tasuki_relay::clock::{Clock, Millis};
 use tasuki_relay::names::{RunId, ShardId, ShardIndex};
 use tasuki_relay::pipeline::{Pipeline, Values};
-use tasuki_relay::ports::{Ended, Fingerprints, Generation, Loaded, Part, Records, RecordsError, RunRow, RunState};
-use tasuki_relay::record::{Counts, Key, Totals, Usage};
+use tasuki_relay::ports::{
+    Announcement, Fingerprints, Generation, Loaded, Part, Records, RecordsError, RunRow, RunState,
+};
+use tasuki_relay::record::{Counts, Header, Key, Totals, Usage};
 use tasuki_relay::settle::{self, Existing, Failure, Upsert, settle};
 
 /// [`Records`] in memory.
@@ -186,8 +188,8 @@ impl State {
         Ok(Loaded::Now(settled.counts))
     }
 
-    fn book_run(&mut self, part: &Part, now: Millis) {
-        let header = &part.header;
+    /// The run of `header`, which is known from now on.
+    fn open(&mut self, header: &Header, now: Millis) -> &mut Run {
         let new = || RunRow {
             run: header.run.clone(),
             pipeline: header.pipeline.clone(),
@@ -202,7 +204,12 @@ impl State {
             ended_at: None,
             counts: Counts::default(),
         };
-        let run = self.runs.entry(part.id.run.clone()).or_insert_with(|| Run { row: new(), refused_shard: None });
+        self.runs.entry(header.run.clone()).or_insert_with(|| Run { row: new(), refused_shard: None })
+    }
+
+    fn book_run(&mut self, part: &Part, now: Millis) {
+        let header = &part.header;
+        let run = self.open(header, now);
         if let Some(Totals { shards, rows }) = header.totals {
             (run.row.expected_shards, run.row.expected_rows) = (Some(shards), Some(rows));
         }
@@ -214,7 +221,7 @@ impl State {
     fn finish(&mut self, id: &RunId, now: Millis) -> Option<RunRow> {
         let mut row = self.run(id)?;
         let run = self.runs.get_mut(id)?;
-        if row.state == RunState::Running {
+        if !row.state.has_ended() {
             let totals = row.expected_shards.zip(row.expected_rows).map(|(shards, rows)| Totals { shards, rows });
             if let Some(state) = settle::end_state(run.refused_shard, totals, &row.counts) {
                 (row.state, row.ended_at) = (state, Some(now));
@@ -260,13 +267,33 @@ impl Records for MemoryRecords {
         Ok(shards.iter().copied().filter(there).collect())
     }
 
-    async fn unpublished(&self, run: Option<&RunId>) -> Result<Vec<Ended>, RecordsError> {
+    async fn park(&self, header: &Header, marker: Generation) -> Result<(), RecordsError> {
+        let mut state = self.state();
+        let row = &mut state.open(header, self.clock.now()).row;
+        if !row.state.has_ended() {
+            row.state = RunState::Parked;
+            let id = settle::parked_id(&header.run, marker);
+            state.outbox.entry(id).or_insert(Notice { run: header.run.clone(), published_at: None });
+        }
+        Ok(())
+    }
+
+    async fn resume(&self, run: &RunId) -> Result<(), RecordsError> {
+        if let Some(run) = self.state().runs.get_mut(run)
+            && run.row.state == RunState::Parked
+        {
+            run.row.state = RunState::Running;
+        }
+        Ok(())
+    }
+
+    async fn unpublished(&self, run: Option<&RunId>) -> Result<Vec<Announcement>, RecordsError> {
         let state = self.state();
         let due = state
             .outbox
             .iter()
             .filter(|(_, notice)| notice.published_at.is_none() && run.is_none_or(|run| *run == notice.run));
-        Ok(due.filter_map(|(id, notice)| Some(Ended { event_id: id.clone(), run: state.run(&notice.run)? })).collect())
+        Ok(due.filter_map(|(id, notice)| settle::announcement(id.clone(), state.run(&notice.run)?)).collect())
     }
 
     async fn mark_published(&self, event_id: &str) -> Result<(), RecordsError> {

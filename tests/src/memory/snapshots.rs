@@ -5,14 +5,12 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tasuki_relay::clock::{Clock, Millis};
+use tasuki_relay::limits::PART_BYTES_AIMED;
 use tasuki_relay::names;
 use tasuki_relay::pipeline::KeyType;
 use tasuki_relay::ports::{Checked, Order, PartRow, RowsError, Snapshots, SourceColumn, Taking};
 use tasuki_relay::record::Snapshot;
 use tasuki_relay::source::Source;
-
-/// Bytes of a source that the splitter makes one part of.
-pub const PART_BYTES: u64 = 8 << 20;
 
 /// What becomes of a job.
 #[derive(Clone, Debug)]
@@ -38,12 +36,17 @@ pub struct MemorySnapshots {
     state: Arc<Mutex<State>>,
     /// Time that each reading takes.
     pub latency: Duration,
+    /// What the snapshot comes to, where that is told.
+    pub bytes: Option<u64>,
+    /// Rows that fit into memory at once.
+    pub fit: u64,
 }
 
 #[derive(Debug, Default)]
 struct State {
     script: VecDeque<Act>,
     jobs: BTreeMap<String, (Act, Millis)>,
+    orders: Vec<Order>,
     reads: Vec<(&'static str, u32)>,
     gone: bool,
 }
@@ -52,7 +55,17 @@ impl MemorySnapshots {
     /// A source that holds `rows`, by the column `key`, of a size that comes to `parts` parts.
     pub fn new(clock: Clock, rows: Vec<Map<String, Value>>, key: &'static str, parts: u32) -> MemorySnapshots {
         let (rows, state) = (Arc::new(rows), Arc::default());
-        MemorySnapshots { name: "first", clock, rows, key, parts, state, latency: Duration::ZERO }
+        MemorySnapshots {
+            name: "first",
+            clock,
+            rows,
+            key,
+            parts,
+            state,
+            latency: Duration::ZERO,
+            bytes: None,
+            fit: u64::MAX,
+        }
     }
 
     /// What becomes of the next jobs, in turn; those after them succeed at once.
@@ -74,6 +87,11 @@ impl MemorySnapshots {
     /// The ids of all jobs that were started, in order of their names.
     pub fn jobs(&self) -> Vec<String> {
         self.state().jobs.keys().cloned().collect()
+    }
+
+    /// Every order that was given, once.
+    pub fn orders(&self) -> Vec<Order> {
+        self.state().orders.clone()
     }
 
     /// Who read which part, in order.
@@ -108,7 +126,7 @@ impl Snapshots for MemorySnapshots {
         let mut columns: BTreeMap<_, _> = names.collect();
         columns.insert(self.key.to_owned(), Some(KeyType::String));
         let columns = columns.into_iter().map(|(name, key)| SourceColumn { name, key }).collect();
-        Ok(Checked { columns, bytes: u64::from(self.parts) * PART_BYTES })
+        Ok(Checked { columns, bytes: u64::from(self.parts) * PART_BYTES_AIMED })
     }
 
     async fn take(&self, order: &Order) -> Result<Taking, RowsError> {
@@ -117,6 +135,9 @@ impl Snapshots for MemorySnapshots {
         let mut state = self.state();
         let next = state.script.pop_front();
         let is_new = !state.jobs.contains_key(&id);
+        if is_new {
+            state.orders.push(order.clone());
+        }
         match next {
             Some(act) if is_new => drop(state.jobs.insert(id.clone(), (act, now))),
             Some(act) => state.script.push_front(act),
@@ -132,7 +153,8 @@ impl Snapshots for MemorySnapshots {
             Act::Takes(_) | Act::Lost => (),
         }
         let rows = self.parts(order.parts).iter().map(|part| part.len() as u64).collect();
-        Ok(Taking::Ready(Snapshot { run: order.run.clone(), job: id, source_time: started, rows }))
+        let snapshot = Snapshot { run: order.run.clone(), job: id, source_time: started, rows };
+        Ok(Taking::Ready { snapshot, bytes: self.bytes.unwrap_or(0) })
     }
 
     async fn read(&self, snapshot: &Snapshot, part: u32, rows: Range<u64>) -> Result<Vec<PartRow>, RowsError> {
@@ -140,6 +162,9 @@ impl Snapshots for MemorySnapshots {
         tokio::time::sleep(self.latency).await;
         if self.state().gone {
             return Err(RowsError::Gone);
+        }
+        if rows.end - rows.start > self.fit.max(1) {
+            return Err(RowsError::TooLarge);
         }
         let parts = self.parts(snapshot.rows.len() as u32);
         let row = |(pos, row): (usize, &Map<String, Value>)| PartRow { pos: pos as u64, row: Ok(row.clone()) };

@@ -5,20 +5,30 @@ use super::{ByHand, World};
 use crate::memory::records::State;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 use tasuki_relay::checkpoint::SERVER_ERROR_EPOCHS;
 use tasuki_relay::clock::Millis;
 use tasuki_relay::names::{self, Bucket, RunId, ShardId};
-use tasuki_relay::ports::{Generation, RunState};
+use tasuki_relay::ports::{Generation, Meta, RunState};
 use tasuki_relay::record::{AnswerLine, Content, Counts, Header, Outcome, Plan, ShardLine, decode};
+use tasuki_relay::settle::parked_id;
 
 /// Re-drives of one object that are bounded for ever: an hour's worth of sweeps and a dead letter's worth of deliveries.
 const DELIVERIES_PER_OBJECT_MAX: u32 = 500;
+
+/// How often a shard at work looks for control objects: the generator's default.
+const CONTROL_EVERY: Duration = Duration::from_secs(30);
+/// How long such a look takes at most without a fault, and a call that was about to start.
+const LOOKING: Duration = Duration::from_secs(2);
 
 /// What the last look saw.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     answers: BTreeMap<String, Generation>,
     ended: BTreeMap<RunId, (RunState, Option<Millis>)>,
+    /// The marker that parks the first run, and all that did.
+    parked: Option<Generation>,
+    parkings: BTreeSet<Generation>,
 }
 
 impl World {
@@ -37,7 +47,32 @@ impl World {
                 return Err(format!("I4: answers object {} changed", answers.meta.name));
             }
         }
+        let marker = self.marker().map(|meta| meta.generation);
+        if let Some(before) = seen.parked.filter(|before| marker != Some(*before))
+            && !self.resumed.lock().expect("a panic ends the test").contains(&before)
+        {
+            return Err(format!("I15: the run was parked by marker {before}, which nobody resumed"));
+        }
+        seen.parked = marker;
+        seen.parkings.extend(marker);
         Ok(())
+    }
+
+    /// The marker that parks the first run.
+    fn marker(&self) -> Option<Meta> {
+        let run = self.setup.parks().then(|| self.first_run())??;
+        self.objects.find(Bucket::State, &names::parked(&run))
+    }
+
+    /// Looks at what must hold when the model is asked: who works sees a parked run with the next look at its control objects.
+    pub(crate) fn check_parked(&self) {
+        let limit = CONTROL_EVERY + LOOKING + Duration::from_millis(self.blind_ms.load(Relaxed));
+        let age = self.marker().map(|marker| self.clock.now().since(marker.created));
+        if self.setup.files.len() == 1
+            && let Some(age) = age.filter(|age| *age > limit)
+        {
+            self.violate(format!("I16: the model is asked {age:?} after the run was parked"));
+        }
     }
 
     /// Every run that was begun has ended, nothing is open, and nothing is on its way.
@@ -52,7 +87,7 @@ impl World {
             state
                 .runs
                 .values()
-                .filter(|run| run.row.state != RunState::Running)
+                .filter(|run| run.row.state.has_ended())
                 .map(|run| run.row.run.clone())
                 .collect::<BTreeSet<_>>()
         });
@@ -225,7 +260,15 @@ impl World {
     fn notices_are_single(&self) -> Result<(), String> {
         let notices = self.notices.lock().expect("a panic ends the test");
         let ended = self.records.look(|state| state.runs.keys().cloned().collect::<Vec<_>>());
-        match ended.iter().find(|run| notices.get(run).is_none_or(|ids| ids.len() != 1)) {
+        let ends = |ids: &BTreeSet<String>| ids.iter().filter(|id| !id.contains(":parked:")).count();
+        let parkings = &self.seen.lock().expect("a panic ends the test").parkings;
+        let first = self.first_run();
+        let known: BTreeSet<String> =
+            first.iter().flat_map(|run| parkings.iter().map(|marker| parked_id(run, *marker))).collect();
+        if let Some(id) = notices.values().flatten().find(|id| id.contains(":parked:") && !known.contains(*id)) {
+            return Err(format!("I9: {id} was announced, and no such marker was there"));
+        }
+        match ended.iter().find(|run| notices.get(run).is_none_or(|ids| ends(ids) != 1)) {
             Some(run) => Err(format!("I9: run {run} was announced as {:?}", notices.get(run))),
             None => Ok(()),
         }
@@ -256,7 +299,7 @@ impl World {
             .map(|line| u64::from(matches!(line.content, Content::Row(_))))
             .sum();
         // A row that the model can never take is told from a model that is down by asking about another one, once an epoch.
-        let dead = self.setup.files.iter().map(|(_, _, text)| text.matches("dead-").count() as u64).sum::<u64>();
+        let dead = self.setup.texts().map(|text| text.matches("dead-").count() as u64).sum::<u64>();
         let asked = asked + dead * SERVER_ERROR_EPOCHS as u64;
         let bound = asked + by_script + self.waste.load(Relaxed);
         if paid > bound {
@@ -293,7 +336,7 @@ fn store_holds(state: &State, seen: &mut Seen) -> Result<(), String> {
         }
         let now = (row.row.state, row.row.ended_at);
         let before = seen.ended.entry(run.clone()).or_insert(now);
-        if before.0 != RunState::Running && *before != now {
+        if before.0.has_ended() && *before != now {
             return Err(format!("I8: run {run} went from {before:?} to {now:?}"));
         }
         *before = now;

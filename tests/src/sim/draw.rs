@@ -1,10 +1,12 @@
 //! Worlds drawn by seed: what is dropped, what the model says, what the event service does.
 
 use super::model::{ACTS, CANARY, Storm};
-use super::{START, Setup};
+use super::{ByHand, START, Setup, Table};
+use crate::memory::Act;
 use std::fmt::Write;
 use std::time::Duration;
 use tasuki_relay::clock::Chance;
+use tasuki_relay::limits::PART_BYTES_MAX;
 
 /// Rows of a shard in every world.
 pub const ROWS_PER_SHARD: u64 = 5;
@@ -56,13 +58,20 @@ pub fn setup(seed: u64) -> Setup {
     if one_in(15) {
         files.push((within(60), "p/refused.csv".to_owned(), "id,other\n1,2\n".to_owned()));
     }
+    let table = one_in(4).then(|| {
+        files[0] = (Duration::ZERO, "p/a.run.toml".to_owned(), "[source]\ntable = \"p.d.t\"\n".to_owned());
+        table(&chance)
+    });
     files.sort_by_key(|(at, ..)| *at);
     let storm = one_in(6).then(|| {
         let from = START + within(20);
         Storm { from, to: from + within(1_800), systemic: one_in(2) }
     });
+    let by_hand = if one_in(4) { parkings(&chance) } else { Vec::new() };
     Setup {
         seed,
+        by_hand,
+        table,
         pipeline: pipeline(one_in(4)),
         files,
         sweeps: true,
@@ -74,6 +83,42 @@ pub fn setup(seed: u64) -> Setup {
         skewed: one_in(20),
         ..Setup::default()
     }
+}
+
+/// A table whose snapshot may have to be cut again, may not fit into memory at once, and whose first jobs may fail.
+fn table(chance: &Chance) -> Table {
+    let parts = 1 + chance.below(6) as u32;
+    let jobs = (0..chance.below(3)).map(|_| match chance.below(4) {
+        0 => Act::Fails("backendError"),
+        1 => Act::Lost,
+        _ => Act::Takes(chance.up_to(Duration::from_secs(100))),
+    });
+    Table {
+        rows: file(chance.below(35), chance),
+        parts,
+        bytes: (chance.below(3) == 0).then(|| u64::from(parts) * PART_BYTES_MAX + 1),
+        fit: 1 + chance.below(12),
+        jobs: jobs.collect(),
+    }
+}
+
+/// A run that is parked and resumed, once or twice, by people who may look at one parking and resume during the next. The last
+/// of them sees what he resumes.
+fn parkings(chance: &Chance) -> Vec<(Duration, ByHand)> {
+    let mut hands = Vec::new();
+    let mut at = Duration::ZERO;
+    for _ in 0..=chance.below(2) {
+        for hand in [ByHand::Parks, ByHand::Looks, ByHand::Resumes] {
+            at += chance.up_to(Duration::from_secs(if chance.below(2) == 0 { 5 } else { 900 }));
+            hands.push((at, hand));
+        }
+        if chance.below(2) == 0 {
+            hands.extend([(at, ByHand::Parks), (at + Duration::from_secs(40), ByHand::Resumes)]);
+            at += Duration::from_secs(40);
+        }
+    }
+    hands.extend([(at, ByHand::Looks), (at, ByHand::Resumes)]);
+    hands
 }
 
 /// The rows of a file that reach the model and are charged: usable ones, with the first of each key, that it does not refuse.

@@ -8,11 +8,12 @@ pub mod model;
 pub mod node;
 pub mod wrong;
 
-use crate::memory::{MemoryObjects, records::MemoryRecords};
+use crate::memory::Act;
+use crate::memory::{MemoryObjects, MemorySnapshots, records::MemoryRecords};
 use bytes::Bytes;
 use faults::{Fault, Faults};
 use model::{Script, Storm};
-use node::{NodeModel, NodeNotice, NodeObjects, NodeRecords, Process};
+use node::{NodeModel, NodeNotice, NodeObjects, NodeRecords, NodeSnapshots, Process};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -20,9 +21,11 @@ use std::time::Duration;
 use tasuki_generator::{Generator, Settings};
 use tasuki_loader::Loader;
 use tasuki_relay::clock::{Chance, Clock, Millis};
+use tasuki_relay::control;
 use tasuki_relay::files_only::FilesOnly;
+use tasuki_relay::leg as relay;
 use tasuki_relay::names::{self, Bucket, RunId};
-use tasuki_relay::ports::{Ended, Event, Objects, RunState, Verdict, Why};
+use tasuki_relay::ports::{Announcement, Event, Generation, Objects, RunState, Snapshots, Verdict, Why};
 use tasuki_relay::rows::ObjectRows;
 use tasuki_splitter::Splitter;
 use tokio::time::{sleep, timeout};
@@ -32,6 +35,8 @@ use wrong::Wrong;
 pub const START: Millis = Millis(1_767_225_600_000);
 /// A push is cut after so long: Eventarc's default.
 const PUSH_DEADLINE: Duration = Duration::from_secs(10);
+/// Time that reading a piece of a snapshot takes: so long that other splitters join in.
+const READING: Duration = Duration::from_secs(3);
 /// Deliveries of an event before it is dead.
 const DELIVERIES_MAX: u32 = 100;
 /// Processes of a leg.
@@ -94,8 +99,25 @@ pub struct Setup {
     pub by_hand: Vec<(Duration, ByHand)>,
     /// A key that a constraint of the target rejects.
     pub rejected_key: Option<String>,
+    /// What every `*.run.toml` names.
+    pub table: Option<Table>,
     /// The world is over then, whatever is open.
     pub until: Option<Duration>,
+}
+
+/// A table in BigQuery.
+#[derive(Clone, Debug)]
+pub struct Table {
+    /// Its rows, as JSON lines.
+    pub rows: String,
+    /// Parts that its size comes to.
+    pub parts: u32,
+    /// What a snapshot of it comes to, where that is more than its size.
+    pub bytes: Option<u64>,
+    /// Rows that fit into memory at once.
+    pub fit: u64,
+    /// What becomes of the first jobs.
+    pub jobs: Vec<Act>,
 }
 
 /// What a hand does in storage.
@@ -109,15 +131,15 @@ pub enum ByHand {
     Purges(Bucket, String),
     /// Writes garbage as the answers of the first shard that has none.
     CorruptsAnswers,
+    /// Parks the first run, as a budget does.
+    Parks,
+    /// Looks why the first run is parked.
+    Looks,
+    /// Resumes the first run, as it was when it was looked at.
+    Resumes,
 }
 
-type Running = (Arc<Process>, Arc<Node>);
-
-enum Node {
-    Splitter(Arc<Splitter>),
-    Generator(Arc<Generator>),
-    Loader(Arc<Loader>),
-}
+type Running = (Arc<Process>, Arc<dyn relay::Leg>);
 
 /// A world.
 pub struct World {
@@ -131,6 +153,8 @@ pub struct World {
     pub objects: Arc<MemoryObjects>,
     /// The store.
     pub records: Arc<MemoryRecords>,
+    /// The tables.
+    pub snapshots: Option<Arc<MemorySnapshots>>,
     /// The model.
     pub model: Script,
     /// What goes wrong.
@@ -144,6 +168,11 @@ pub struct World {
     seen: Mutex<check::Seen>,
     violation: Mutex<Option<String>>,
     log: Mutex<Vec<String>>,
+    /// The marker that was looked at, and those that were resumed.
+    looked_at: Mutex<Option<Generation>>,
+    resumed: Mutex<BTreeSet<Generation>>,
+    /// How much longer faults may keep a generator from seeing that its run is parked.
+    blind_ms: AtomicU64,
 }
 
 /// What a world came to.
@@ -167,6 +196,8 @@ pub struct Report {
     pub failures: BTreeMap<String, u64>,
     /// Rows that were loaded, by key, with the run that did.
     pub loaded: BTreeMap<String, RunId>,
+    /// The ids of all notices.
+    pub notices: BTreeSet<String>,
 }
 
 /// Runs a world to its end, and looks at every invariant on the way.
@@ -191,12 +222,34 @@ pub fn run(setup: Setup, faults: &Arc<Faults>) -> Result<Report, String> {
     })
 }
 
+impl Table {
+    fn snapshots(self, clock: Clock) -> MemorySnapshots {
+        let rows = self.rows.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        let mut snapshots = MemorySnapshots::new(clock, rows, "id", self.parts).script(self.jobs);
+        (snapshots.latency, snapshots.bytes, snapshots.fit) = (READING, self.bytes, self.fit);
+        snapshots
+    }
+}
+
+impl Setup {
+    pub(crate) fn parks(&self) -> bool {
+        self.by_hand.iter().any(|(_, hand)| matches!(hand, ByHand::Parks))
+    }
+
+    /// The texts of all rows.
+    pub(crate) fn texts(&self) -> impl Iterator<Item = &str> {
+        let tables = self.table.iter().map(|table| table.rows.as_str());
+        self.files.iter().map(|(_, _, text)| text.as_str()).chain(tables)
+    }
+}
+
 impl World {
     fn new(setup: Setup, faults: Arc<Faults>) -> Arc<World> {
         let (chance, clock) = (Chance::seeded(setup.seed), Clock::starting_at(START));
         Arc::new(World {
             objects: Arc::new(MemoryObjects::new(clock.clone())),
             records: Arc::new(MemoryRecords::new(clock.clone())),
+            snapshots: setup.table.clone().map(|table| Arc::new(table.snapshots(clock.clone()))),
             model: Script::new(chance.clone(), setup.storm),
             nodes: Mutex::default(),
             meters: Mutex::default(),
@@ -207,6 +260,9 @@ impl World {
             seen: Mutex::default(),
             violation: Mutex::default(),
             log: Mutex::default(),
+            looked_at: Mutex::default(),
+            resumed: Mutex::default(),
+            blind_ms: AtomicU64::new(0),
             setup,
             chance,
             clock,
@@ -286,13 +342,39 @@ impl World {
                     self.objects.create(Bucket::Answers, &shard.meta.name, "{\"half a".into()).await.ok();
                 }
             }
+            ByHand::Parks | ByHand::Looks | ByHand::Resumes => self.do_to_first_run(hand).await,
+        }
+        self.check();
+    }
+
+    async fn do_to_first_run(&self, hand: ByHand) {
+        let Some(run) = self.first_run() else { return };
+        let (objects, looked_at) = (&*self.objects, || self.looked_at.lock().expect("a panic ends the test"));
+        match hand {
+            ByHand::Parks => drop(control::park(objects, &run, "the test says so").await),
+            ByHand::Looks => {
+                let seen = control::parked_by(objects, &run).await.ok().flatten();
+                *looked_at() = seen;
+            }
+            _ => {
+                let Some(seen) = *looked_at() else { return };
+                self.resumed.lock().expect("a panic ends the test").insert(seen);
+                if self.setup.wrong == Some(Wrong::ResumesWhatever) {
+                    objects.remove(Bucket::State, &names::parked(&run), None).await.ok();
+                } else {
+                    control::resume(objects, &run, seen).await.ok();
+                }
+            }
         }
     }
 
+    pub(crate) fn first_run(&self) -> Option<RunId> {
+        let first = self.objects.versions(Bucket::Inbox).into_iter().next()?;
+        Some(RunId::of("inbox", &first.meta.name, first.meta.generation))
+    }
+
     async fn cancel_first_run(&self) {
-        let first = self.objects.versions(Bucket::Inbox).into_iter().next();
-        if let Some(first) = first {
-            let run = RunId::of("inbox", &first.meta.name, first.meta.generation);
+        if let Some(run) = self.first_run() {
             self.objects.create(Bucket::State, &names::cancel(&run), Bytes::new()).await.ok();
         }
     }
@@ -375,11 +457,15 @@ impl World {
         let objects: Arc<dyn Objects> = Arc::new(NodeObjects(process.clone()));
         let records = Arc::new(NodeRecords(process.clone()));
         let chance = Chance::seeded(self.chance.below(u64::MAX));
-        let node = match leg {
+        let node: Arc<dyn relay::Leg> = match leg {
             Leg::Splitter => {
                 let rows = Arc::new(ObjectRows::new(objects.clone()));
                 let settings = tasuki_splitter::Settings::default();
-                Node::Splitter(Splitter::new(objects, rows, Arc::new(FilesOnly), records, clock, chance, settings))
+                let snapshots: Arc<dyn Snapshots> = match &self.snapshots {
+                    Some(snapshots) => Arc::new(NodeSnapshots(process.clone(), snapshots.clone())),
+                    None => Arc::new(FilesOnly),
+                };
+                Splitter::new(objects, rows, snapshots, records, clock, chance, settings)
             }
             Leg::Generator => {
                 let rows_per_checkpoint = self.rows_per_checkpoint();
@@ -387,16 +473,19 @@ impl World {
                     Settings { max_in_flight: 20, shards_admitted: 6, rows_per_checkpoint, ..Settings::default() };
                 let generator = Generator::new(objects, Arc::new(NodeModel(process.clone())), clock, chance, settings);
                 self.meters.lock().expect("a panic ends the test").push(generator.meter());
-                Node::Generator(generator)
+                generator
             }
-            Leg::Loader => Node::Loader(Loader::new(objects, records, Arc::new(NodeNotice(process.clone())), clock, 4)),
+            Leg::Loader => Loader::new(objects, records, Arc::new(NodeNotice(process.clone())), clock, 4),
         };
-        (process, Arc::new(node))
+        (process, node)
     }
 
     /// A fault was met: notes it, and what it may waste.
     pub(crate) fn met(&self, kind: &str, fault: Fault, process: &Process) {
         self.log.lock().expect("a panic ends the test").push(format!("{} {kind}: {fault:?}", self.clock.now()));
+        if kind.starts_with("generator") {
+            self.blind_ms.fetch_add((faults::STALL + PUSH_DEADLINE * 6).as_millis() as u64, Relaxed);
+        }
         let about =
             |what: &str| kind.starts_with("generator") && kind.ends_with(what) && process.asked.load(Relaxed) > 0;
         let in_flight = process.in_flight.load(Relaxed);
@@ -436,13 +525,13 @@ impl World {
         self.count_death(process);
     }
 
-    pub(crate) fn announce(&self, ended: &Ended) {
+    pub(crate) fn announce(&self, announcement: &Announcement) {
         self.notices
             .lock()
             .expect("a panic ends the test")
-            .entry(ended.run.run.clone())
+            .entry(announcement.run.run.clone())
             .or_default()
-            .insert(ended.event_id.clone());
+            .insert(announcement.event_id.clone());
     }
 
     pub(crate) fn violate(&self, what: String) {
@@ -471,36 +560,11 @@ impl World {
                 all.failures.values().for_each(|row| *reasons.entry(row.reason.clone()).or_default() += 1);
                 reasons
             }),
+            notices: self.notices.lock().expect("a panic ends the test").values().flatten().cloned().collect(),
             loaded: self.records.look(|all| {
                 let rows = all.targets.values().flatten();
                 rows.map(|(key, row)| (key.to_string(), row.run.clone())).collect()
             }),
-        }
-    }
-}
-
-impl Node {
-    async fn handle(&self, event: &Event) -> Verdict {
-        match self {
-            Node::Splitter(leg) => leg.handle(event).await,
-            Node::Generator(leg) => leg.handle(event).await,
-            Node::Loader(leg) => leg.handle(event).await,
-        }
-    }
-
-    async fn drain(&self) {
-        match self {
-            Node::Splitter(leg) => leg.drain().await,
-            Node::Generator(leg) => leg.drain().await,
-            Node::Loader(leg) => leg.drain().await,
-        }
-    }
-
-    async fn sweep(&self) {
-        match self {
-            Node::Splitter(leg) => drop(leg.sweep().await),
-            Node::Generator(leg) => drop(leg.sweep().await),
-            Node::Loader(leg) => drop(leg.sweep().await),
         }
     }
 }

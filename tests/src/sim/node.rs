@@ -3,20 +3,23 @@
 use super::faults::{Fault, SLOW, STALL};
 use super::wrong::Wrong;
 use super::{Leg, World};
+use crate::memory::MemorySnapshots;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tasuki_relay::names::{Bucket, RunId, ShardIndex};
 use tasuki_relay::pipeline::Pipeline;
 use tasuki_relay::ports::{
-    Ask, Ended, Fingerprints, Generation, Loaded, Meta, Model, Notice, Object, Objects, ObjectsError, Part, Records,
-    RecordsError, Reply, RunRow,
+    Announcement, Ask, Checked, Fingerprints, Generation, Loaded, Meta, Model, Notice, Object, Objects, ObjectsError,
+    Order, Part, PartRow, Records, RecordsError, Reply, RowsError, RunRow, Snapshots, Taking,
 };
-use tasuki_relay::record::Key;
+use tasuki_relay::record::{Header, Key, Snapshot};
+use tasuki_relay::source::Source;
 use tokio::time::sleep;
 
 /// A process of a leg.
@@ -299,6 +302,35 @@ impl Objects for NodeObjects {
     }
 }
 
+/// The snapshots port of a process.
+pub struct NodeSnapshots(pub Arc<Process>, pub Arc<MemorySnapshots>);
+
+fn unheard() -> RowsError {
+    RowsError::Unknown("fault".into())
+}
+
+#[async_trait]
+impl Snapshots for NodeSnapshots {
+    async fn check(&self, source: &Source) -> Result<Checked, RowsError> {
+        let (snapshots, source) = (self.1.clone(), source.clone());
+        let effect = || -> BoxFuture<'static, _> { Box::pin(async move { snapshots.check(&source).await }) };
+        self.0.port("check", unheard(), effect).await
+    }
+
+    async fn take(&self, order: &Order) -> Result<Taking, RowsError> {
+        let (snapshots, order) = (self.1.clone(), order.clone());
+        let effect = || -> BoxFuture<'static, _> { Box::pin(async move { snapshots.take(&order).await }) };
+        self.0.port("take", unheard(), effect).await
+    }
+
+    async fn read(&self, snapshot: &Snapshot, part: u32, rows: Range<u64>) -> Result<Vec<PartRow>, RowsError> {
+        let (snapshots, snapshot) = (self.1.clone(), snapshot.clone());
+        let effect =
+            || -> BoxFuture<'static, _> { Box::pin(async move { snapshots.read(&snapshot, part, rows).await }) };
+        self.0.port("read part", unheard(), effect).await
+    }
+}
+
 /// The records port of a process.
 pub struct NodeRecords(pub Arc<Process>);
 
@@ -341,7 +373,19 @@ impl Records for NodeRecords {
         self.0.port("ledgered", uncertain(), effect).await
     }
 
-    async fn unpublished(&self, run: Option<&RunId>) -> Result<Vec<Ended>, RecordsError> {
+    async fn park(&self, header: &Header, marker: Generation) -> Result<(), RecordsError> {
+        let (records, header) = (self.0.world.records.clone(), header.clone());
+        let effect = || -> BoxFuture<'static, _> { Box::pin(async move { records.park(&header, marker).await }) };
+        self.0.port("park", uncertain(), effect).await
+    }
+
+    async fn resume(&self, run: &RunId) -> Result<(), RecordsError> {
+        let (records, run) = (self.0.world.records.clone(), run.clone());
+        let effect = || -> BoxFuture<'static, _> { Box::pin(async move { records.resume(&run).await }) };
+        self.0.port("resume", uncertain(), effect).await
+    }
+
+    async fn unpublished(&self, run: Option<&RunId>) -> Result<Vec<Announcement>, RecordsError> {
         let (records, run) = (self.0.world.records.clone(), run.cloned());
         let effect = || -> BoxFuture<'static, _> { Box::pin(async move { records.unpublished(run.as_ref()).await }) };
         self.0.port("unpublished", uncertain(), effect).await
@@ -381,6 +425,7 @@ impl Model for NodeModel {
         let (world, prompt) = (self.0.world.clone(), ask.prompt.clone());
         self.0.in_flight.fetch_add(1, Relaxed);
         self.0.asked.fetch_add(1, Relaxed);
+        world.check_parked();
         let _flying = Flying(self.0.clone());
         sleep(world.model.latency()).await;
         match super::model::act_of(&prompt) {
@@ -405,11 +450,11 @@ pub struct NodeNotice(pub Arc<Process>);
 
 #[async_trait]
 impl Notice for NodeNotice {
-    async fn publish(&self, ended: &Ended) -> Result<(), String> {
-        let (world, ended) = (self.0.world.clone(), ended.clone());
+    async fn publish(&self, announcement: &Announcement) -> Result<(), String> {
+        let (world, announcement) = (self.0.world.clone(), announcement.clone());
         let effect = || -> BoxFuture<'static, _> {
             Box::pin(async move {
-                world.announce(&ended);
+                world.announce(&announcement);
                 Ok(())
             })
         };

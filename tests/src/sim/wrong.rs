@@ -36,6 +36,8 @@ pub enum Wrong {
     AnswersReadOnlyBeforeTheClaim,
     /// The end state is set whatever the state is.
     EndNotConditional,
+    /// A resume removes the marker whatever its generation is.
+    ResumesWhatever,
 }
 
 fn pretended(process: &Process, name: &str) -> Meta {

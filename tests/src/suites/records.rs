@@ -22,6 +22,9 @@ pub async fn records_suite(records: &dyn Records) {
     an_unchanged_row_confirms_the_answer_that_it_saw(records).await;
     a_part_of_failures_loads_without_a_target(records).await;
     a_notice_is_due_until_it_is_marked(records).await;
+    a_run_is_parked_and_resumed(records).await;
+    a_run_may_be_parked_before_it_is_known(records).await;
+    an_ended_run_is_not_parked(records).await;
     a_part_too_large_for_one_commit_is_refused(records).await;
     unknown_names_are_no_errors(records).await;
 }
@@ -225,6 +228,59 @@ async fn a_notice_is_due_until_it_is_marked(records: &dyn Records) {
     assert_eq!(notices(records, 211).await.len(), 1);
 }
 
+async fn a_run_is_parked_and_resumed(records: &dyn Records) {
+    let target = pipeline("parked");
+    let first = with_totals(part(&target, 230, S0, vec![(1, answer("f"))]), 2, 2);
+    load(records, &first).await;
+    let running = finish(records, 230).await;
+    let id = |marker: i64| format!("{}:parked:{marker}", run_id(230));
+    for _ in 0..2 {
+        records.park(&first.header, 7).await.expect("parks, and parks again");
+        assert_eq!(finish(records, 230).await, RunRow { state: RunState::Parked, ..running.clone() });
+        assert_eq!(notices(records, 230).await, [id(7)]);
+    }
+    let due = records.unpublished(Some(&run_id(230))).await.expect("answers");
+    assert_eq!((due[0].state, &due[0].run), (RunState::Parked, &finish(records, 230).await));
+    records.mark_published(&id(7)).await.expect("marks");
+    records.park(&first.header, 7).await.expect("parks");
+    assert!(notices(records, 230).await.is_empty(), "it was published");
+
+    for _ in 0..2 {
+        records.resume(&run_id(230)).await.expect("resumes, and resumes again");
+        assert_eq!(finish(records, 230).await, running);
+    }
+    records.park(&first.header, 9).await.expect("parks");
+    assert_eq!(notices(records, 230).await, [id(9)], "another marker is another notice");
+
+    // What is there is loaded, and with the last of it the run ends.
+    load(records, &part(&target, 230, ShardIndex(1), vec![(2, answer("f"))])).await;
+    assert_eq!(finish(records, 230).await.state, RunState::Complete);
+}
+
+async fn a_run_may_be_parked_before_it_is_known(records: &dyn Records) {
+    let first = with_totals(part(&pipeline("early"), 231, S0, vec![(1, answer("f"))]), 1, 1);
+    records.park(&first.header, 7).await.expect("parks");
+    let parked = finish(records, 231).await;
+    assert_eq!(
+        (parked.state, parked.counts, parked.input.as_str()),
+        (RunState::Parked, Counts::default(), "themes/rows.jsonl")
+    );
+    assert_eq!((parked.source_time, parked.run_time), (first.header.source_time, first.header.run_time));
+    assert_eq!(notices(records, 231).await.len(), 1);
+    records.resume(&run_id(231)).await.expect("resumes");
+    load(records, &first).await;
+    assert_eq!(finish(records, 231).await.state, RunState::Complete);
+}
+
+async fn an_ended_run_is_not_parked(records: &dyn Records) {
+    let only = with_totals(part(&pipeline("late"), 232, S0, vec![]), 1, 0);
+    load(records, &only).await;
+    let ended = finish(records, 232).await;
+    records.park(&only.header, 7).await.expect("answers");
+    records.resume(&run_id(232)).await.expect("answers");
+    assert_eq!((finish(records, 232).await, notices(records, 232).await.len()), (ended, 1));
+}
+
 async fn a_part_too_large_for_one_commit_is_refused(records: &dyn Records) {
     let rows = (0..6_000).map(|key| (key, answer("f"))).collect();
     let large = part(&pipeline("large"), 220, S0, rows);
@@ -235,6 +291,7 @@ async fn a_part_too_large_for_one_commit_is_refused(records: &dyn Records) {
 async fn unknown_names_are_no_errors(records: &dyn Records) {
     assert_eq!(records.finish(&run_id(-1)).await, Ok(None));
     assert_eq!(records.ledgered(&run_id(-1), &[S0]).await, Ok(Default::default()));
+    assert_eq!(records.resume(&run_id(-1)).await, Ok(()));
     assert_eq!(records.unpublished(Some(&run_id(-1))).await, Ok(vec![]));
     assert_eq!(records.mark_published("none:complete").await, Ok(()));
     assert_eq!(fingerprint(records, &pipeline("not_yet"), 1).await, None);

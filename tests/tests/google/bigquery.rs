@@ -170,10 +170,10 @@ async fn a_table_becomes_shards() -> Result<()> {
 
 async fn taken(world: &World, source: Source, parts: u32) -> Result<Snapshot> {
     let run = RunId::of("b", &format!("{source:?}"), parts.into());
-    let order = Order { run, attempt: 1, source, parts, key: "id".into() };
+    let order = Order { run, attempt: 1, again: None, source, parts, key: "id".into() };
     let first = world.adapter.take(&order).await?;
     ensure!(first == world.adapter.take(&order).await?, "the same order is the same job");
-    let Taking::Ready(snapshot) = first else { anyhow::bail!("{first:?}") };
+    let Taking::Ready { snapshot, .. } = first else { anyhow::bail!("{first:?}") };
     Ok(snapshot)
 }
 

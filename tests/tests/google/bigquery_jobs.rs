@@ -37,7 +37,7 @@ fn script(inserts: impl IntoIterator<Item = Insert>) -> Script {
         },
     });
     let inserts: VecDeque<Insert> = inserts.into_iter().collect();
-    Script { dry_run: Ok(statistics), inserts, counts: (true, vec![3, 0, 4]), has_staging: true }
+    Script { dry_run: Ok(statistics), inserts, counts: (true, vec![3, 0, 4]), bytes: 1_234, has_staging: true }
 }
 
 async fn start(inserts: impl IntoIterator<Item = Insert>) -> Result<(BigQueryServer, BigQuery)> {
@@ -58,7 +58,7 @@ fn source() -> Source {
 }
 
 fn order(attempt: u32) -> Order {
-    Order { run: RunId::of("b", "n", 1), attempt, source: source(), parts: 3, key: "id".into() }
+    Order { run: RunId::of("b", "n", 1), attempt, again: None, source: source(), parts: 3, key: "id".into() }
 }
 
 fn job(attempt: u32) -> String {
@@ -107,7 +107,8 @@ async fn a_lost_reply_is_the_same_job() -> Result<()> {
     let (server, adapter) = start([Insert::Lost]).await?;
     let lost = adapter.take(&order(1)).await;
     ensure!(matches!(lost, Err(RowsError::Unknown(_))), "{lost:?}");
-    let Taking::Ready(snapshot) = adapter.take(&order(1)).await? else { anyhow::bail!("it is done") };
+    let Taking::Ready { snapshot, bytes } = adapter.take(&order(1)).await? else { anyhow::bail!("it is done") };
+    ensure!(bytes == 1_234, "{bytes}");
     ensure!(snapshot.job == job(1) && snapshot.source_time == Millis(STARTED), "{snapshot:?}");
     ensure!(snapshot.rows == [3, 0, 4], "{snapshot:?}");
     ensure!(server.jobs() == [job(1)], "{:?}", server.jobs());
@@ -130,7 +131,7 @@ async fn a_lost_reply_is_the_same_job() -> Result<()> {
 async fn a_race_is_one_job() -> Result<()> {
     let (server, adapter) = start([Insert::Raced]).await?;
     let taking = adapter.take(&order(1)).await?;
-    ensure!(matches!(taking, Taking::Ready(_)) && server.jobs().len() == 1, "{taking:?}");
+    ensure!(matches!(taking, Taking::Ready { .. }) && server.jobs().len() == 1, "{taking:?}");
     Ok(())
 }
 
@@ -139,7 +140,7 @@ async fn a_long_job() -> Result<()> {
     for _ in 0..3 {
         ensure!(adapter.take(&order(1)).await? == Taking::Pending);
     }
-    ensure!(matches!(adapter.take(&order(1)).await?, Taking::Ready(_)));
+    ensure!(matches!(adapter.take(&order(1)).await?, Taking::Ready { .. }));
     ensure!(server.jobs().len() == 1);
     Ok(())
 }
@@ -185,7 +186,7 @@ async fn counts() -> Result<()> {
         ensure!(matches!(error, Err(RowsError::Unknown(_))), "{error:?}");
     }
     server.change(|script| script.counts = (true, vec![]));
-    let Taking::Ready(empty) = adapter.take(&order(1)).await? else { anyhow::bail!("it is done") };
+    let Taking::Ready { snapshot: empty, .. } = adapter.take(&order(1)).await? else { anyhow::bail!("it is done") };
     ensure!(empty.rows == [0, 0, 0], "{empty:?}");
     Ok(())
 }

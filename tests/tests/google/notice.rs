@@ -10,7 +10,7 @@ use tasuki_google::connect::Endpoint;
 use tasuki_google::notice::PubSubNotice;
 use tasuki_relay::clock::{Chance, Millis};
 use tasuki_relay::names::RunId;
-use tasuki_relay::ports::{Ended, Notice, RunRow, RunState};
+use tasuki_relay::ports::{Announcement, Notice, RunRow, RunState};
 use tasuki_relay::record::Counts;
 use tasuki_relay::settle::event_id;
 use tasuki_tests::emulators::{Needs, trial};
@@ -35,11 +35,12 @@ fn fresh(kind: &str) -> String {
     format!("projects/tasuki-test/{kind}/t{}", Chance::system().identity())
 }
 
-fn ended() -> Ended {
+fn ended() -> Announcement {
     let run = RunId::of("inbox", "themes/rows.jsonl", 7);
     let counts = Counts { shards: 3, loaded: 290, failed: 10, paid_calls: 305, ..Counts::default() };
-    Ended {
+    Announcement {
         event_id: event_id(&run, RunState::Complete),
+        state: RunState::Complete,
         run: RunRow {
             run,
             pipeline: "themes".into(),

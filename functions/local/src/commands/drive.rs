@@ -13,6 +13,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
+use tasuki_relay::control;
 use tasuki_relay::names::{self, Bucket, RunId};
 use tasuki_relay::pipeline::Pipeline;
 use tasuki_relay::ports::{Objects, RunState};
@@ -22,6 +23,8 @@ use tokio::time::{MissedTickBehavior, interval};
 
 /// A run that does nothing for so long although it is not at its end will not come to it.
 const STALLED_AFTER: Duration = Duration::from_secs(10);
+/// Why a parked run does not go on.
+const PARKED: &str = "the run is parked";
 /// Hexadecimal digits of a dropped file's name: 128 bits of SHA-256.
 const NAME_DIGITS: usize = 32;
 
@@ -93,7 +96,7 @@ impl Job<'_> {
         let found = self.begin().await?;
         if found.is_ended() {
             self.summary(&found).already().await?;
-            return Ok(self.end(&found));
+            return Ok(exit(&found));
         }
         self.home.begun_by(&found.run, self.chosen.answerer)?;
         eprintln!("run {}: {} with pipeline {}", found.run, self.called, self.pipeline.name);
@@ -131,7 +134,7 @@ impl Job<'_> {
         let found = self.begin().await?;
         if found.is_ended() {
             self.summary(&found).already().await?;
-            return Ok(self.end(&found));
+            return Ok(exit(&found));
         }
         self.home.begun_by(&found.run, self.chosen.answerer)?;
         eprintln!("`tasuki serve` works in {dir}: it gets the file as run {}, and is followed here", found.run);
@@ -175,7 +178,8 @@ impl Job<'_> {
         if let End::NotDone(why) = end {
             eprintln!("{why}");
             let rows = rows(found.counts().rows(), "");
-            eprintln!("{rows} loaded or failed by now; what came is kept. Go on with:\n  {}", self.resume);
+            let resume = found.resume(&self.home).unwrap_or_else(|| self.resume.clone());
+            eprintln!("{rows} loaded or failed by now; what came is kept. Go on with:\n  {resume}");
             if self.json {
                 self.summary(&found).json().await?;
             }
@@ -183,21 +187,22 @@ impl Job<'_> {
         }
         let rows = found.counts().rows().saturating_sub(before.counts().rows());
         self.summary(&found).show(Some((rows, took))).await?;
-        Ok(self.end(&found))
+        Ok(exit(&found))
     }
+}
 
-    fn end(&self, run: &Run) -> Exit {
-        match run.row.as_ref().map(|row| row.state) {
-            Some(RunState::Complete) if run.counts().failed > 0 => Exit::WithFailures,
-            Some(RunState::Complete) => Exit::Done,
-            Some(RunState::Failed) => {
-                let why = run.refused.as_deref().unwrap_or("no reason is known");
-                let named = if why.contains(&run.file) { String::new() } else { format!("{}: ", run.file) };
-                eprintln!("tasuki: {named}{why}");
-                Exit::NotDone
-            }
-            Some(RunState::Running | RunState::Cancelled) | None => Exit::NotDone,
+/// What a command says of a run that it drove.
+pub(crate) fn exit(run: &Run) -> Exit {
+    match run.row.as_ref().map(|row| row.state) {
+        Some(RunState::Complete) if run.counts().failed > 0 => Exit::WithFailures,
+        Some(RunState::Complete) => Exit::Done,
+        Some(RunState::Failed) => {
+            let why = run.refused.as_deref().unwrap_or("no reason is known");
+            let named = if why.contains(&run.file) { String::new() } else { format!("{}: ", run.file) };
+            eprintln!("tasuki: {named}{why}");
+            Exit::NotDone
         }
+        Some(RunState::Running | RunState::Parked | RunState::Cancelled) | None => Exit::NotDone,
     }
 }
 
@@ -236,7 +241,7 @@ pub(crate) async fn to_its_end(home: &Home, mut relay: Relay, run: &RunId, mut s
     let end = loop {
         tokio::select! {
             news = relay.news.recv() => match news {
-                Some(News::Ended(ended)) if ended.run.run == *run => break End::Ended,
+                Some(News::Announced(told)) if told.run.run == *run && told.state.has_ended() => break End::Ended,
                 Some(News::Stopped(what)) => break End::NotDone(format!("stopped: {what}\nnothing failed; the same command resumes")),
                 Some(News::Waiting(what)) if told.insert(what.clone()) => progress.say(&format!("waiting: {what}")),
                 _ => (),
@@ -247,8 +252,11 @@ pub(crate) async fn to_its_end(home: &Home, mut relay: Relay, run: &RunId, mut s
             }
             _ = ticks.tick() => {
                 let row = reader.run(run)?;
-                if row.as_ref().is_some_and(|row| row.state != RunState::Running) {
+                if row.as_ref().is_some_and(|row| row.state.has_ended()) {
                     break End::Ended;
+                }
+                if relay.is_idle() && control::parked_by(&*home.objects, run).await?.is_some() {
+                    break End::NotDone(PARKED.to_owned());
                 }
                 let counts = row.map(|row| row.counts).unwrap_or_default();
                 if total.is_none() && relay.splitting() == 0 && runs::is_split(home, run).await? {
@@ -273,28 +281,31 @@ pub(crate) async fn to_its_end(home: &Home, mut relay: Relay, run: &RunId, mut s
     };
     relay.stop().await;
     // What ended while it stopped is not "not done".
-    let ended = reader.run(run)?.is_some_and(|row| row.state != RunState::Running);
+    let ended = reader.run(run)?.is_some_and(|row| row.state.has_ended());
     Ok(if ended { End::Ended } else { end })
 }
 
 /// Follows a run that another process drives, through the store.
-async fn follow(home: &Home, run: &RunId, mut stop: Stop) -> Result<End> {
+pub(crate) async fn follow(home: &Home, run: &RunId, mut stop: Stop) -> Result<End> {
     let (mut progress, reader) = (Progress::start(&home.clock), home.reader());
     let mut ticks = interval(DRAW_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            () = stop.asked() => return Ok(End::NotDone("`tasuki serve` goes on with the run; following it ends here".to_owned())),
+            () = stop.asked() => return Ok(End::NotDone("the other process goes on with the run; following it ends here".to_owned())),
             _ = ticks.tick() => (),
         }
         if let Some(row) = reader.run(run)? {
-            if row.state != RunState::Running {
+            if row.state.has_ended() {
                 return Ok(End::Ended);
             }
             let counts = row.counts;
             let tokens = (counts.usage.prompt, counts.usage.output + counts.usage.thought);
             let (done, total, failed) = (counts.rows(), row.expected_rows, counts.failed);
             progress.show(Shown { done, total, failed, tokens, ..Shown::default() });
+        }
+        if control::parked_by(&*home.objects, run).await?.is_some() {
+            return Ok(End::NotDone(PARKED.to_owned()));
         }
         if home.holder()?.is_none() {
             return Ok(End::NotDone("the process that served the folder is gone".to_owned()));

@@ -4,6 +4,7 @@ mod cancel;
 mod drive;
 mod failures;
 mod results;
+mod resume;
 mod retry;
 mod run;
 mod runs;
@@ -73,6 +74,7 @@ fn perform(cli: Cli) -> Result<Exit> {
             Command::Serve(args) => serve::serve(dir, args).await,
             Command::Retry(args) => retry::retry(dir, args).await,
             Command::Cancel(args) => cancel::cancel(dir, args).await,
+            Command::Resume(args) => resume::resume(dir, args).await,
             Command::Status(args) => status::status(dir, args).await,
             Command::Results(args) => results::results(dir, args).await,
             Command::Failures(args) => failures::failures(dir, args).await,

@@ -10,9 +10,10 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use tasuki_relay::clock::Millis;
+use tasuki_relay::control;
 use tasuki_relay::names::{self, Bucket, Dropped, RunId};
 use tasuki_relay::pipeline::Pipeline;
-use tasuki_relay::ports::{Meta, Objects, RunRow, RunState};
+use tasuki_relay::ports::{Generation, Meta, Objects, RunRow, RunState};
 use tasuki_relay::record::{Counts, Plan};
 use tasuki_relay::stand_in::StandIn;
 use tasuki_relay::sweep::PAGE;
@@ -34,6 +35,8 @@ pub(crate) struct Run {
     /// What the store knows.
     pub(crate) row: Option<RunRow>,
     pub(crate) refused: Option<String>,
+    /// The marker that parks it, and why it was set.
+    pub(crate) parked: Option<(Generation, String)>,
 }
 
 impl Run {
@@ -50,7 +53,29 @@ impl Run {
     }
 
     pub(crate) fn is_ended(&self) -> bool {
-        self.row.as_ref().is_some_and(|row| row.state != RunState::Running)
+        self.row.as_ref().is_some_and(|row| row.state.has_ended())
+    }
+
+    /// The command that resumes it, if it is parked.
+    pub(crate) fn resume(&self, home: &Home) -> Option<String> {
+        self.parked.as_ref().map(|_| line(&home.dir, &["resume", self.short()]))
+    }
+
+    /// The marker has the word: the store follows it with the next sweep.
+    async fn as_marked(mut self, home: &Home) -> Result<Run> {
+        if self.is_ended() {
+            return Ok(self);
+        }
+        let objects = &*home.objects;
+        if let Some(marker) = control::parked_by(objects, &self.run).await? {
+            let why = objects.read(Bucket::State, &names::parked(&self.run), Some(marker)).await?;
+            let why = why.map(|why| String::from_utf8_lossy(&why.body).trim().to_owned()).unwrap_or_default();
+            self.parked = Some((marker, why));
+            self.state = RunState::Parked.as_str();
+        } else if self.state == RunState::Parked.as_str() {
+            self.state = RunState::Running.as_str();
+        }
+        Ok(self)
     }
 
     /// A refusal names the dropped copy, or what that should be called; the user knows the file by another name.
@@ -77,7 +102,7 @@ impl Run {
                 "cached": counts.usage.cached },
             "run_time": self.run_time, "source_time": self.source_time,
             "opened_at": times.map(|(opened, _)| opened), "ended_at": times.and_then(|(_, ended)| ended),
-            "note": stand_in.then_some(StandIn::NOTE), "database": home.database(),
+            "parked": self.parked.as_ref().map(|(_, why)| why), "note": stand_in.then_some(StandIn::NOTE), "database": home.database(),
         }))
     }
 }
@@ -101,6 +126,7 @@ impl From<RunRow> for Run {
             run_time: row.run_time,
             source_time: Some(row.source_time),
             refused: row.refused.clone(),
+            parked: None,
             row: Some(row),
         }
     }
@@ -125,14 +151,15 @@ pub(crate) async fn all(home: &Home) -> Result<Vec<Run>> {
         if watch::is_data(&dropped.file) && !runs.contains_key(&run) {
             let (pipeline, input) = (dropped.pipeline, meta.name);
             let (file, run_time) = (input.clone(), meta.created);
-            let (source_time, row, refused) = (None, None, None);
+            let (source_time, row, refused, parked) = (None, None, None, None);
             runs.insert(
                 run.clone(),
-                Run { run, state: "PLANNED", pipeline, input, file, run_time, source_time, row, refused },
+                Run { run, state: "PLANNED", pipeline, input, file, run_time, source_time, row, refused, parked },
             );
         }
     }
-    let mut runs: Vec<Run> = runs.into_values().map(|run| run.in_the_users_words(home)).collect();
+    let marked = runs.into_values().map(|run| run.in_the_users_words(home).as_marked(home));
+    let mut runs = futures::future::try_join_all(marked).await?;
     runs.sort_by(|a, b| (b.run_time, &b.run).cmp(&(a.run_time, &a.run)));
     Ok(runs)
 }
@@ -148,6 +175,7 @@ fn planned(plan: Plan, state: &'static str) -> Run {
         source_time: Some(plan.source_time),
         row: None,
         refused: plan.refused,
+        parked: None,
     }
 }
 
@@ -173,7 +201,7 @@ pub(crate) async fn pick(home: &Home, name: Option<&str>) -> Result<Run> {
 /// One run as it stands.
 pub(crate) async fn one(home: &Home, run: &RunId) -> Result<Run> {
     match home.reader().run(run)? {
-        Some(row) => Ok(Run::from(row).in_the_users_words(home)),
+        Some(row) => Run::from(row).in_the_users_words(home).as_marked(home).await,
         None => pick(home, Some(run.as_str())).await,
     }
 }

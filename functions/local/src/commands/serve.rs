@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 use tasuki_relay::names::{self, Bucket, Dropped, RunId};
 use tasuki_relay::pipeline::Pipeline;
-use tasuki_relay::ports::{Ended, Meta, Objects};
+use tasuki_relay::ports::{Announcement, Meta, Objects, RunState};
 use tasuki_relay::stand_in::StandIn;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -315,22 +315,25 @@ impl Server {
 
     fn tell(&mut self, news: News) {
         match news {
-            News::Ended(ended) if self.told.insert(ended.event_id.clone()) => {
+            News::Announced(announcement) if self.told.insert(announcement.event_id.clone()) => {
                 // Whoever read our lines may be gone: the work goes on.
-                let _ = writeln!(stdout(), "{}", self.ended(&ended));
+                let _ = writeln!(stdout(), "{}", self.announced(&announcement));
             }
             News::Stopped(what) if self.stopped.is_to_be_said(&what, self.home.clock.instant()) => {
                 eprintln!("stopped: {what}\n  nothing failed; it is tried again every minute");
             }
             News::Waiting(what) => self.say(format!("waiting: {what}")),
-            News::Ended(_) | News::Stopped(_) => (),
+            News::Announced(_) | News::Stopped(_) => (),
         }
     }
 
-    fn ended(&self, Ended { run, .. }: &Ended) -> String {
+    fn announced(&self, Announcement { run, state, .. }: &Announcement) -> String {
         let (counts, home) = (run.counts, &self.home);
         let run = Run::from(run.clone()).in_the_users_words(home);
         let short = run.short();
+        if *state == RunState::Parked {
+            return format!("PARKED  {}, run {short}; go on with {}", run.file, line(&home.dir, &["resume", short]));
+        }
         let text = format!("{}  {}, run {short}", run.state, run.file);
         if let Some(refused) = &run.refused {
             return format!("{text}: {refused}");

@@ -42,8 +42,12 @@ async fn all(home: &Home, holder: Option<Holder>, json: bool) -> Result<Exit> {
     if let Some(holder) = &holder {
         writeln!(text, "working: {holder}")?;
     }
-    for run in runs.iter().filter(|run| !run.is_ended() && holder.is_none()) {
-        writeln!(text, "{} is not running: resume with {}", run.short(), resume(home, run))?;
+    for run in runs.iter().filter(|run| !run.is_ended()) {
+        match run.resume(home) {
+            Some(resume) => writeln!(text, "{} is parked: go on with {resume}", run.short())?,
+            None if holder.is_some() => (),
+            None => writeln!(text, "{} is not running: resume with {}", run.short(), resume(home, run))?,
+        }
     }
     for run in &runs {
         if runs::is_stand_in(home, run).await? {
@@ -107,8 +111,11 @@ async fn one(home: &Home, run: Run, holder: Option<Holder>, json: bool) -> Resul
     if let Some(ended) = run.row.as_ref().and_then(|row| row.ended_at) {
         say("ended", ended.to_string())?;
     }
+    if let (Some((_, why)), Some(resume)) = (&run.parked, run.resume(home)) {
+        say("parked", format!("{why}{}go on with {resume}", if why.is_empty() { "" } else { "; " }))?;
+    }
     match holder {
-        _ if run.is_ended() => (),
+        _ if run.is_ended() || run.parked.is_some() => (),
         Some(holder) => say("working", holder.to_string())?,
         None => say("not running", format!("resume with {}", resume(home, &run)))?,
     }

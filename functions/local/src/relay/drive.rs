@@ -5,12 +5,10 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
-use tasuki_generator::Generator;
-use tasuki_loader::Loader;
-use tasuki_relay::names::{self, Bucket, RunId};
-use tasuki_relay::ports::{Event, Generation, Objects, Verdict, Why};
-use tasuki_relay::sweep::{REDRIVES_MAX, Sweep};
-use tasuki_splitter::Splitter;
+use tasuki_relay::leg::Leg;
+use tasuki_relay::names::RunId;
+use tasuki_relay::ports::{Event, Generation, Verdict, Why};
+use tasuki_relay::sweep::{Due, REDRIVES_MAX, Sweep};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
@@ -24,49 +22,9 @@ const AGAIN_WHEN_FULL: Duration = Duration::from_millis(100);
 /// How often the rest of a long backlog is asked for once the queue is empty.
 const REFILL_EVERY: Duration = Duration::from_millis(500);
 
-/// One leg of the relay.
-#[derive(Clone)]
-pub(super) enum Leg {
-    Splitter(Arc<Splitter>, Arc<dyn Objects>),
-    Generator(Arc<Generator>),
-    Loader(Arc<Loader>),
-}
-
-impl Leg {
-    async fn handle(&self, event: &Event) -> Verdict {
-        match self {
-            Leg::Splitter(splitter, _) => splitter.handle(event).await,
-            Leg::Generator(generator) => generator.handle(event).await,
-            Leg::Loader(loader) => loader.handle(event).await,
-        }
-    }
-
-    async fn due(&self, sweep: Sweep, only: Option<&RunId>) -> Result<Vec<Event>, Why> {
-        match self {
-            Leg::Splitter(splitter, objects) => {
-                let mut due = splitter.due(sweep, only).await?;
-                if only.is_none() {
-                    // A file that nobody has opened may still be growing: who watches the inbox says when it is whole.
-                    let mut opened = Vec::new();
-                    for event in due {
-                        let open = names::open(&splitter.run_of(&event.name, event.generation));
-                        if objects.stat(Bucket::State, &open).await?.is_some() {
-                            opened.push(event);
-                        }
-                    }
-                    due = opened;
-                }
-                Ok(due)
-            }
-            Leg::Generator(generator) => Ok(generator.due(sweep, only).await?),
-            Leg::Loader(loader) => loader.due(sweep, only).await,
-        }
-    }
-}
-
 /// Delivers the events of one leg.
 pub(super) struct Drive {
-    pub(super) leg: Leg,
+    pub(super) leg: Arc<dyn Leg>,
     pub(super) at_once: usize,
     pub(super) only: Option<RunId>,
     pub(super) stop: CancellationToken,
@@ -137,16 +95,13 @@ impl Drive {
 
     /// What is due, and whether there may be more.
     async fn due(&self, sweep: Sweep) -> (Vec<Event>, bool) {
-        match self.leg.due(sweep, self.only.as_ref()).await {
-            Ok(due) => {
-                let more = due.len() >= REDRIVES_MAX;
-                (due, more)
-            }
-            Err(why) => {
-                self.report(&why);
-                (Vec::new(), true)
-            }
+        let Due { events, failed } = self.leg.due(sweep, self.only.as_ref()).await;
+        events.iter().for_each(|event| self.leg.drove(event)); // the queue delivers them until they are done
+        if let Some(why) = &failed {
+            self.report(why);
         }
+        let more = events.len() >= REDRIVES_MAX || failed.is_some();
+        (events, more)
     }
 
     fn again(&self, why: Why, delivery: Delivery, later: &mut JoinSet<Delivery>) {
@@ -164,10 +119,7 @@ impl Drive {
             Why::Systemic(what) => News::Stopped(what.clone()),
             Why::Unconfirmed(what) => News::Waiting(what.clone()),
             Why::Spent => {
-                let trouble = match &self.leg {
-                    Leg::Generator(generator) => generator.meter().trouble(),
-                    Leg::Splitter(..) | Leg::Loader(_) => None,
-                };
+                let trouble = self.leg.trouble();
                 let trouble = trouble.map(|why| format!(" ({why})")).unwrap_or_default();
                 News::Waiting(format!(
                     "the model keeps failing, or cannot be reached{trouble}: its rows are asked again"

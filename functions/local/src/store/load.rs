@@ -8,7 +8,7 @@ use rusqlite::{Connection, params, params_from_iter};
 use std::collections::BTreeMap;
 use tasuki_relay::clock::Millis;
 use tasuki_relay::ports::{Loaded, Part, RunState};
-use tasuki_relay::record::{Counts, Totals};
+use tasuki_relay::record::{Counts, Header, Totals};
 use tasuki_relay::settle::{self, Failure, settle};
 
 /// Ledger, target rows, failures, counters and totals of `part`; all, or an error and nothing may be committed.
@@ -38,15 +38,14 @@ pub(super) fn load(connection: &Connection, part: &Part, now: Millis) -> Result<
     Ok(Loaded::Now(settled.counts))
 }
 
-/// The row of Runs, from the first header that comes; totals and refusal from whichever header has them.
-fn book_run(connection: &Connection, part: &Part, now: Millis) -> rusqlite::Result<()> {
-    let (run, header) = (part.id.run.as_str(), &part.header);
+/// The row of Runs, where there is none.
+pub(super) fn open_run(connection: &Connection, header: &Header, now: Millis) -> rusqlite::Result<()> {
     let mut insert = connection.prepare_cached(
         "INSERT INTO Runs (run, pipeline, input, source_time, run_time, state, opened_at) \
          VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (run) DO NOTHING",
     )?;
     insert.execute(params![
-        run,
+        header.run.as_str(),
         header.pipeline,
         header.input,
         header.source_time.to_string(),
@@ -54,6 +53,13 @@ fn book_run(connection: &Connection, part: &Part, now: Millis) -> rusqlite::Resu
         RunState::Running.as_str(),
         now.to_string(),
     ])?;
+    Ok(())
+}
+
+/// The row of Runs, from the first header that comes; totals and refusal from whichever header has them.
+fn book_run(connection: &Connection, part: &Part, now: Millis) -> rusqlite::Result<()> {
+    let (run, header) = (part.id.run.as_str(), &part.header);
+    open_run(connection, header, now)?;
     if let Some(Totals { shards, rows }) = header.totals {
         connection
             .prepare_cached("UPDATE Runs SET expected_shards = ?, expected_rows = ? WHERE run = ?")?

@@ -19,8 +19,8 @@ use std::time::Duration;
 use tasuki_relay::clock::{Clock, Millis};
 use tasuki_relay::names::{RunId, ShardIndex};
 use tasuki_relay::pipeline::Pipeline;
-use tasuki_relay::ports::{Ended, Fingerprints, Loaded, Part, Records, RecordsError, RunRow};
-use tasuki_relay::record::Key;
+use tasuki_relay::ports::{Announcement, Fingerprints, Generation, Loaded, Part, Records, RecordsError, RunRow};
+use tasuki_relay::record::{Header, Key};
 use tokio::sync::Mutex;
 
 /// How long a call waits for another process that writes: longer than any transaction of ours.
@@ -126,7 +126,17 @@ impl Records for Store {
         self.blocking(move |connection, _| Ok(runs::ledgered(connection, &run, &shards)?)).await
     }
 
-    async fn unpublished(&self, run: Option<&RunId>) -> Result<Vec<Ended>, RecordsError> {
+    async fn park(&self, header: &Header, marker: Generation) -> Result<(), RecordsError> {
+        let header = header.clone();
+        self.transact(move |transaction, now| Ok(runs::park(transaction, &header, marker, now)?)).await
+    }
+
+    async fn resume(&self, run: &RunId) -> Result<(), RecordsError> {
+        let run = run.clone();
+        self.transact(move |transaction, _| Ok(runs::resume(transaction, &run)?)).await
+    }
+
+    async fn unpublished(&self, run: Option<&RunId>) -> Result<Vec<Announcement>, RecordsError> {
         let run = run.cloned();
         self.blocking(move |connection, _| runs::unpublished(connection, run.as_ref())).await
     }

@@ -1,6 +1,7 @@
 //! Rows of Runs with the sum of their counters, and the step to their end state.
 
 use super::fault::Fault;
+use super::load::open_run;
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 use std::collections::BTreeSet;
@@ -8,8 +9,8 @@ use std::error::Error;
 use std::str::FromStr;
 use tasuki_relay::clock::Millis;
 use tasuki_relay::names::{RunId, ShardIndex};
-use tasuki_relay::ports::{Ended, RunRow, RunState};
-use tasuki_relay::record::{Counts, Totals};
+use tasuki_relay::ports::{Announcement, Generation, RunRow, RunState};
+use tasuki_relay::record::{Counts, Header, Totals};
 use tasuki_relay::settle;
 
 /// The values of [`Counts::COLUMNS`].
@@ -80,10 +81,10 @@ pub(super) fn run(connection: &Connection, run: &RunId) -> rusqlite::Result<Opti
     Ok(runs(connection, "Runs.run = ?", [run.as_str()])?.pop())
 }
 
-/// Within a transaction: takes a RUNNING run to its end state, with its outbox row, if all is loaded.
+/// Within a transaction: takes an open run to its end state, with its outbox row, if all is loaded.
 pub(super) fn finish(connection: &Connection, id: &RunId, now: Millis) -> Result<Option<RunRow>, Fault> {
     let Some(mut row) = run(connection, id)? else { return Ok(None) };
-    if row.state != RunState::Running {
+    if row.state.has_ended() {
         return Ok(Some(row));
     }
     let refused: Option<u32> = connection
@@ -91,9 +92,11 @@ pub(super) fn finish(connection: &Connection, id: &RunId, now: Millis) -> Result
         .query_row([id.as_str()], |row| row.get(0))?;
     let totals = row.expected_shards.zip(row.expected_rows).map(|(shards, rows)| Totals { shards, rows });
     if let Some(state) = settle::end_state(refused.map(ShardIndex), totals, &row.counts) {
-        connection
-            .prepare_cached("UPDATE Runs SET state = ?, ended_at = ? WHERE run = ? AND state = 'RUNNING'")?
-            .execute(params![state.as_str(), now.to_string(), id.as_str()])?;
+        connection.prepare_cached("UPDATE Runs SET state = ?, ended_at = ? WHERE run = ?")?.execute(params![
+            state.as_str(),
+            now.to_string(),
+            id.as_str()
+        ])?;
         connection
             .prepare_cached("INSERT INTO Outbox (event_id, run) VALUES (?, ?)")?
             .execute([&settle::event_id(id, state), id.as_str()])?;
@@ -102,8 +105,31 @@ pub(super) fn finish(connection: &Connection, id: &RunId, now: Millis) -> Result
     Ok(Some(row))
 }
 
+/// Within a transaction: takes a run from RUNNING to PARKED, with the outbox row of this marker.
+pub(super) fn park(connection: &Connection, header: &Header, marker: Generation, now: Millis) -> rusqlite::Result<()> {
+    open_run(connection, header, now)?;
+    let id = header.run.as_str();
+    let parked = connection
+        .prepare_cached("UPDATE Runs SET state = 'PARKED' WHERE run = ? AND state IN ('RUNNING', 'PARKED')")?
+        .execute([id])?;
+    if parked > 0 {
+        connection
+            .prepare_cached("INSERT INTO Outbox (event_id, run) VALUES (?, ?) ON CONFLICT (event_id) DO NOTHING")?
+            .execute([&settle::parked_id(&header.run, marker), id])?;
+    }
+    Ok(())
+}
+
+/// Takes a run from PARKED to RUNNING.
+pub(super) fn resume(connection: &Connection, run: &RunId) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("UPDATE Runs SET state = 'RUNNING' WHERE run = ? AND state = 'PARKED'")?
+        .execute([run.as_str()])?;
+    Ok(())
+}
+
 /// The outbox rows that are not marked published, of one run or of all.
-pub(super) fn unpublished(connection: &Connection, only: Option<&RunId>) -> Result<Vec<Ended>, Fault> {
+pub(super) fn unpublished(connection: &Connection, only: Option<&RunId>) -> Result<Vec<Announcement>, Fault> {
     let mut select = connection.prepare_cached(
         "SELECT event_id, run FROM Outbox WHERE published_at IS NULL AND (?1 IS NULL OR run = ?1) ORDER BY event_id",
     )?;
@@ -112,11 +138,11 @@ pub(super) fn unpublished(connection: &Connection, only: Option<&RunId>) -> Resu
             Ok((row.get::<_, String>("event_id")?, parsed::<RunId>(row, "run")?))
         })?
         .collect::<rusqlite::Result<Vec<_>>>()?;
-    let mut ended = Vec::with_capacity(due.len());
+    let mut announcements = Vec::with_capacity(due.len());
     for (event_id, id) in due {
-        ended.extend(run(connection, &id)?.map(|run| Ended { event_id, run }));
+        announcements.extend(run(connection, &id)?.and_then(|run| settle::announcement(event_id, run)));
     }
-    Ok(ended)
+    Ok(announcements)
 }
 
 /// Which of `shards` have a ledger row.

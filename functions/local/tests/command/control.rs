@@ -136,3 +136,33 @@ async fn a_retry_reads_rows_that_were_thought_unchanged_from_the_file() {
     let told: Value = serde_json::from_str(&retry.out).unwrap();
     assert_eq!((retry.code, &told["rows"]), (Some(0), &1.into()), "{retry:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_parked_run_stands_still_until_it_is_resumed() {
+    let (desk, server) = slow().await;
+    let run = desk.start(RUN);
+    until_called(&server, 50).await;
+    let name = desk.newest().await["run"].as_str().unwrap().to_owned();
+    desk.write(&format!(".tasuki/state/control/{name}/parked"), "the budget is reached\n");
+    let parked = ended(run).await;
+    let resume = format!("tasuki resume {}", &name[..9]);
+    assert!(parked.code == Some(1) && parked.err.contains("the run is parked"), "{parked:?}");
+    assert!(parked.err.contains(&resume), "{parked:?}");
+    let calls = server.tally().calls();
+    assert!(calls < 400, "{calls}");
+    assert_eq!(
+        (desk.run().await.code, server.tally().calls()),
+        (Some(1), calls),
+        "the same command does not resume it"
+    );
+    let newest = desk.newest().await;
+    assert_eq!((&newest["state"], &newest["parked"]), (&"PARKED".into(), &"the budget is reached".into()));
+    let status = desk.tasuki(&["status", "r"]).await;
+    assert!(status.out.contains(&format!("the budget is reached; go on with {resume}")), "{status:?}");
+    let resumed = desk.tasuki(&["resume", &name[..9], "--json"]).await;
+    let told: Value = serde_json::from_str(&resumed.out).unwrap();
+    assert_eq!((resumed.code, &told["state"], &told["loaded"]), (Some(0), &"COMPLETE".into(), &400.into()));
+    assert_eq!(server.tally().calls(), 400, "what was paid for was kept");
+    let again = desk.tasuki(&["resume", "r"]).await;
+    assert!(again.code == Some(0) && again.err.contains("COMPLETE, not parked"), "{again:?}");
+}

@@ -80,7 +80,7 @@ impl BigQuery {
             "configuration": {
                 "labels": {"tasuki-run": order.run},
                 "query": {
-                    "query": sql::snapshot(&self.settings.staging, order),
+                    "query": sql::job(&self.settings.staging, order),
                     "useLegacySql": false,
                     "maximumBytesBilled": self.settings.bytes_max.to_string(),
                 },
@@ -107,6 +107,21 @@ impl BigQuery {
             reference["jobId"] = id.into();
         }
         reference
+    }
+
+    /// Bytes of a snapshot's table.
+    async fn size(&self, job: &str) -> Result<u64, RowsError> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Table {
+            #[serde(default)]
+            num_bytes: String,
+        }
+        let staging = &self.settings.staging;
+        let path = format!("{}/datasets/{}/tables/{}", staging.project, staging.dataset, sql::table_id(job));
+        let table: Table = self.rest.get(&path).await.map_err(|failure| failure.rows_error(About::Setup))?;
+        // A number that is absent is no size: the rows alone decide then.
+        Ok(table.num_bytes.parse().unwrap_or(0))
     }
 
     /// Rows by part.
@@ -196,7 +211,8 @@ impl Snapshots for BigQuery {
             }
             Standing::Done(source_time) => {
                 let rows = self.count(&id, location, order.parts).await?;
-                Ok(Taking::Ready(snapshot(order, id, source_time, rows)))
+                let bytes = self.size(&id).await?;
+                Ok(Taking::Ready { snapshot: snapshot(order, id, source_time, rows), bytes })
             }
         }
     }

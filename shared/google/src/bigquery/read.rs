@@ -19,6 +19,7 @@ use google_cloud_gax::error::rpc::Code;
 use google_cloud_gax::retry_policy::RetryPolicyExt;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
+use tasuki_relay::limits::PART_BYTES_AT_ONCE;
 use tasuki_relay::ports::{PartRow, RowsError};
 
 /// Attempts at opening a session: the caller comes again anyway.
@@ -65,13 +66,14 @@ impl Reading {
         let session = request.set_max_stream_count(STREAMS).send().await.map_err(fault)?;
         let schema = session.arrow_schema().map(|schema| schema.serialized_schema.clone()).unwrap_or_default();
         // More rows than were asked for would be another table, and might be any number.
-        let left = AtomicU64::new(rows.end - rows.start);
+        let wanted = rows.end - rows.start;
+        let left = Left { rows: AtomicU64::new(wanted), bytes: AtomicU64::new(room(wanted)) };
         let streams = session.streams.iter().map(|stream| self.stream(&stream.name, &schema, &left));
         Ok(try_join_all(streams).await?.into_iter().flatten().collect())
     }
 
     /// One stream. The reader resumes at its offset when the connection breaks, at most ten times without a row.
-    async fn stream(&self, name: &str, schema: &[u8], left: &AtomicU64) -> Result<Vec<PartRow>, RowsError> {
+    async fn stream(&self, name: &str, schema: &[u8], left: &Left) -> Result<Vec<PartRow>, RowsError> {
         let mut decoder = StreamDecoder::new();
         let schema = schema.strip_suffix(END_OF_STREAM).unwrap_or(schema);
         decoder.decode(&mut Buffer::from(schema)).map_err(|_| garbled())?;
@@ -79,17 +81,33 @@ impl Reading {
         let mut rows = Vec::new();
         while let Some(reply) = replies.next().await.transpose().map_err(fault)? {
             let Some(batch) = reply.arrow_record_batch() else { continue };
+            take(&left.bytes, batch.serialized_record_batch.len() as u64).ok_or(RowsError::TooLarge)?;
             let mut text = Buffer::from(batch.serialized_record_batch.as_ref());
             while !text.is_empty() {
                 let Some(batch) = decoder.decode(&mut text).map_err(|_| garbled())? else { continue };
-                let more = batch.num_rows() as u64;
-                let enough = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(more));
-                enough.map_err(|_| RowsError::Unknown("more rows came than the part has".into()))?;
+                let enough = take(&left.rows, batch.num_rows() as u64);
+                enough.ok_or_else(|| RowsError::Unknown("more rows came than the part has".into()))?;
                 rows.extend(part_rows(&batch)?);
             }
         }
         Ok(rows)
     }
+}
+
+/// What may still come, over all streams of a reading.
+struct Left {
+    rows: AtomicU64,
+    bytes: AtomicU64,
+}
+
+/// Bytes that so many rows may come to. One row alone is never too large: BigQuery's rows have at most 100 MB.
+fn room(rows: u64) -> u64 {
+    if rows > 1 { PART_BYTES_AT_ONCE } else { u64::MAX }
+}
+
+/// `None` when less is left.
+fn take(left: &AtomicU64, more: u64) -> Option<u64> {
+    left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(more)).ok()
 }
 
 /// The rows of a batch, without the columns of the snapshot.

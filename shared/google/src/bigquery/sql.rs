@@ -39,11 +39,16 @@ pub fn table_id(job: &str) -> String {
     job.replace('-', "_")
 }
 
-/// Takes the snapshot. The rows of one key are in one part; the order of equal keys is that of a hash of the whole row, so that
-/// the same rows always stand in the same order. Each part is sorted on its own.
-pub fn snapshot(staging: &DatasetName, order: &Order) -> String {
-    let table = table(staging, &names::snapshot_job(&order.run, order.attempt));
-    let (key, parts, source) = (&order.key, order.parts, select(&order.source));
+/// What the job of an order runs: it takes the rows from the source, or from an earlier attempt's snapshot, and cuts them into
+/// parts. The rows of one key are in one part; the order of equal keys is that of a hash of the whole row, so that the same rows
+/// always stand in the same order. Each part is sorted on its own.
+pub fn job(staging: &DatasetName, order: &Order) -> String {
+    let table_of = |attempt| table(staging, &names::snapshot_job(&order.run, attempt));
+    let source = match order.again {
+        Some(attempt) => format!("SELECT * EXCEPT ({PART}, {POS}) FROM `{}`", table_of(attempt)),
+        None => select(&order.source),
+    };
+    let (table, key, parts) = (table_of(order.attempt), &order.key, order.parts);
     format!(
         "CREATE TABLE `{table}`
 PARTITION BY RANGE_BUCKET({PART}, GENERATE_ARRAY(0, {parts}, 1))
@@ -91,16 +96,22 @@ mod tests {
 
     #[test]
     fn a_query_may_end_in_a_comment_or_a_semicolon() {
+        let run = RunId::of("b", "n", 1);
         let order = Order {
-            run: RunId::of("b", "n", 1),
+            run: run.clone(),
             attempt: 2,
+            again: None,
             source: source("[source]\nquery = \"SELECT 1 AS id -- all\\n; \\n\"\n"),
             parts: 7,
             key: "id".into(),
         };
-        let sql = snapshot(&"p.staging".parse().unwrap(), &order);
+        let sql = job(&"p.staging".parse().unwrap(), &order);
         assert!(sql.contains("\nSELECT 1 AS id -- all\n  ) AS tasuki_s"), "{sql}");
         assert!(sql.contains(&format!("CREATE TABLE `p.staging.run_{}_snap_2`", order.run)), "{sql}");
         assert!(sql.contains("GENERATE_ARRAY(0, 7, 1)") && sql.contains("INTERVAL 45 DAY"), "{sql}");
+
+        let again = job(&"p.staging".parse().unwrap(), &Order { again: Some(1), ..order });
+        let rows = format!("SELECT * EXCEPT (tasuki_part, tasuki_pos) FROM `p.staging.run_{}_snap_1`\n", run);
+        assert!(again.contains(&rows) && !again.contains("SELECT 1"), "{again}");
     }
 }

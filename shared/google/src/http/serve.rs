@@ -6,7 +6,6 @@ use super::event::{self, NotAHint};
 use super::limits::{BODY_MAX, BODY_WITHIN, CONNECTIONS_MAX, HEAD_WITHIN, IDLE_PING, STOP_WITHIN, STREAMS_MAX};
 use crate::settings::Role;
 use crate::telemetry;
-use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
@@ -19,23 +18,13 @@ use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use tasuki_relay::ports::{Event, Verdict, Why};
+use tasuki_relay::leg::Leg;
+use tasuki_relay::ports::{Event, Verdict};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
-
-/// A leg, as the server sees it.
-#[async_trait]
-pub trait Leg: Send + Sync + 'static {
-    /// Handles one event. Dropping the returned future does not cut the work.
-    async fn handle(&self, event: &Event) -> Verdict;
-    /// Finds and drives what was left. Returns how much.
-    async fn sweep(&self) -> Result<usize, Why>;
-    /// Starts nothing more, saves what is under way, and returns when nothing is.
-    async fn drain(&self);
-}
 
 /// What a server serves.
 pub struct Server {
@@ -170,7 +159,7 @@ impl Shared {
         let event = Event { bucket, name: hint.name, generation: hint.generation };
         let span = tracing::info_span!("event", id = hint.id);
         telemetry::with_parent(hint.traceparent.as_deref(), &span);
-        let handled = timeout(self.server.ack_deadline, self.server.leg.handle(&event));
+        let handled = timeout(self.server.ack_deadline, self.server.leg.clone().handle(&event));
         let verdict = handled.instrument(span.clone()).await.ok();
         let Acknowledgement { status, word, why } = acknowledge(verdict);
         span.in_scope(|| match why {
@@ -183,7 +172,7 @@ impl Shared {
     /// One sweep at a time: the scheduler's next call finds the same work.
     async fn sweep(&self) -> Reply {
         let Ok(_sweeping) = self.sweeping.try_acquire() else { return text(StatusCode::OK, "under way") };
-        match timeout(self.server.ack_deadline, self.server.leg.sweep()).await {
+        match timeout(self.server.ack_deadline, self.server.leg.clone().sweep()).await {
             Ok(Ok(driven)) => {
                 tracing::info!(driven, "swept");
                 text(StatusCode::OK, &format!("driven {driven}"))

@@ -1,6 +1,7 @@
 //! The transaction of one part (protocol.md 5): two round trips of reads, then all writes as mutations of one commit.
 
-use super::rows::{self, COMMIT_TIME, int, of_run, time_out, uint};
+use super::rows::{self, COMMIT_TIME, int, of_run, uint};
+use super::runs;
 use google_cloud_spanner::Result;
 use google_cloud_spanner::key;
 use google_cloud_spanner::key::Key as SpannerKey;
@@ -89,12 +90,7 @@ fn run_mutation(part: &Part, there: Option<&Row>) -> Result<Option<Mutation>> {
     row = row.set("run").to(part.id.run.to_string());
     let mut changes = there.is_none();
     if there.is_none() {
-        row = row.set("pipeline").to(header.pipeline.clone());
-        row = row.set("input").to(header.input.clone());
-        row = row.set("source_time").to(time_out(header.source_time));
-        row = row.set("run_time").to(time_out(header.run_time));
-        row = row.set("state").to(RunState::Running.as_str().to_owned());
-        row = row.set("opened_at").to(COMMIT_TIME.to_owned());
+        row = runs::opened(row, header, RunState::Running);
     }
     if let Some(totals) = header.totals {
         row = row.set("expected_shards").to(int(totals.shards)).set("expected_rows").to(int(totals.rows));

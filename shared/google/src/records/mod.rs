@@ -26,8 +26,8 @@ use std::sync::Arc;
 use target::Targets;
 use tasuki_relay::names::{RunId, ShardIndex};
 use tasuki_relay::pipeline::Pipeline;
-use tasuki_relay::ports::{Ended, Fingerprints, Loaded, Part, Records, RecordsError, RunRow};
-use tasuki_relay::record::Key;
+use tasuki_relay::ports::{Announcement, Fingerprints, Generation, Loaded, Part, Records, RecordsError, RunRow};
+use tasuki_relay::record::{Header, Key};
 use tasuki_relay::settle;
 
 /// Keys of one read: 1 MB at most, of the 10 MiB that a request may have (Spanner quotas page).
@@ -149,12 +149,27 @@ impl Records for SpannerRecords {
         Ok(there)
     }
 
-    async fn unpublished(&self, run: Option<&RunId>) -> Result<Vec<Ended>, RecordsError> {
-        let mut ended = Vec::new();
+    async fn park(&self, header: &Header, marker: Generation) -> Result<(), RecordsError> {
+        let (client, header) = (self.transactions.lend().await, header.clone());
+        let park = move |transaction: ReadWriteTransaction| runs::park(transaction, header.clone(), marker).boxed();
+        client.transaction("tasuki-park").run(park).await.map_err(Fault::from)?;
+        Ok(())
+    }
+
+    async fn resume(&self, run: &RunId) -> Result<(), RecordsError> {
+        let (client, run) = (self.transactions.lend().await, run.clone());
+        let resume = move |transaction: ReadWriteTransaction| runs::resume(transaction, run.clone()).boxed();
+        client.transaction("tasuki-resume").run(resume).await.map_err(Fault::from)?;
+        Ok(())
+    }
+
+    async fn unpublished(&self, run: Option<&RunId>) -> Result<Vec<Announcement>, RecordsError> {
+        let mut announcements = Vec::new();
         for (event_id, run) in self.due(run).await? {
-            ended.extend(self.standing(&run).await?.map(|standing| Ended { event_id, run: standing.row }));
+            let standing = self.standing(&run).await?;
+            announcements.extend(standing.and_then(|standing| settle::announcement(event_id, standing.row)));
         }
-        Ok(ended)
+        Ok(announcements)
     }
 
     async fn mark_published(&self, event_id: &str) -> Result<(), RecordsError> {

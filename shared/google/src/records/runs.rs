@@ -1,15 +1,15 @@
 //! Rows of Runs with the sum of their counters, the step to their end state, and the outbox.
 
 use super::pool;
-use super::rows::{COMMIT_TIME, time_in, uint};
+use super::rows::{COMMIT_TIME, time_in, time_out, uint};
 use google_cloud_spanner::Result;
-use google_cloud_spanner::mutation::Mutation;
+use google_cloud_spanner::mutation::{Mutation, WriteBuilder};
 use google_cloud_spanner::result::{ResultSet, Row};
 use google_cloud_spanner::statement::Statement;
 use google_cloud_spanner::transaction::ReadWriteTransaction;
 use tasuki_relay::names::{RunId, ShardIndex};
-use tasuki_relay::ports::{RunRow, RunState};
-use tasuki_relay::record::{Counts, Totals};
+use tasuki_relay::ports::{Generation, RunRow, RunState};
+use tasuki_relay::record::{Counts, Header, Totals};
 use tasuki_relay::settle;
 
 /// Notices that one call returns at most: a sweep publishes them one by one, and the next sweep takes the rest.
@@ -28,7 +28,7 @@ impl Standing {
     pub(super) fn end_state(&self) -> Option<RunState> {
         let row = &self.row;
         let totals = row.expected_shards.zip(row.expected_rows).map(|(shards, rows)| Totals { shards, rows });
-        (row.state == RunState::Running).then(|| settle::end_state(self.refused_shard, totals, &row.counts)).flatten()
+        if row.state.has_ended() { None } else { settle::end_state(self.refused_shard, totals, &row.counts) }
     }
 }
 
@@ -76,7 +76,7 @@ fn read(row: &Row) -> Result<Option<Standing>> {
     Ok(Some(Standing { row, refused_shard }))
 }
 
-/// Takes the run to its end state, if it is still RUNNING and all of it is loaded.
+/// Takes the run to its end state, if it is open and all of it is loaded.
 pub(super) async fn end(transaction: ReadWriteTransaction, run: RunId) -> Result<()> {
     let found = standing(transaction.execute_query(ask(&run)).await?).await?;
     let Some(state) = found.and_then(|standing| standing.end_state()) else { return Ok(()) };
@@ -93,6 +93,44 @@ pub(super) async fn end(transaction: ReadWriteTransaction, run: RunId) -> Result
         .set("run")
         .to(run.to_string());
     transaction.buffer([ended.build(), notice.build()])
+}
+
+/// The columns that a run gets when it becomes known, but for its name.
+pub(super) fn opened(row: WriteBuilder, header: &Header, state: RunState) -> WriteBuilder {
+    let row = row.set("pipeline").to(header.pipeline.clone());
+    let row = row.set("input").to(header.input.clone());
+    let row = row.set("source_time").to(time_out(header.source_time));
+    let row = row.set("run_time").to(time_out(header.run_time));
+    let row = row.set("state").to(state.as_str().to_owned());
+    row.set("opened_at").to(COMMIT_TIME.to_owned())
+}
+
+/// Takes an open run, or one that is not known yet, to PARKED, with the outbox row of this marker.
+pub(super) async fn park(transaction: ReadWriteTransaction, header: Header, marker: Generation) -> Result<()> {
+    let found = standing(transaction.execute_query(ask(&header.run)).await?).await?;
+    let run = || header.run.to_string();
+    let parked = match found.map(|standing| standing.row.state) {
+        Some(state) if state.has_ended() => return Ok(()),
+        Some(_) => {
+            let state = RunState::Parked.as_str().to_owned();
+            Mutation::new_update_builder("Runs").set("run").to(run()).set("state").to(state).build()
+        }
+        None => opened(Mutation::new_insert_builder("Runs").set("run").to(run()), &header, RunState::Parked).build(),
+    };
+    // When it was published, if it was, stays.
+    let notice = Mutation::new_insert_or_update_builder("Outbox")
+        .set("event_id")
+        .to(settle::parked_id(&header.run, marker))
+        .set("run")
+        .to(run());
+    transaction.buffer([parked, notice.build()])
+}
+
+/// Takes the run from PARKED to RUNNING.
+pub(super) async fn resume(transaction: ReadWriteTransaction, run: RunId) -> Result<()> {
+    let sql = "UPDATE Runs SET state = 'RUNNING' WHERE run = @run AND state = 'PARKED'";
+    transaction.execute_update(Statement::builder(sql).add_param("run", run.to_string()).build()).await?;
+    Ok(())
 }
 
 /// Asks for the notices that are due: of one run, or of all.
