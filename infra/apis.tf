@@ -64,7 +64,7 @@ resource "time_sleep" "iam" {
   triggers = {
     roles = sha256(jsonencode([
       { for key, member in google_project_iam_member.role : key => member.id },
-      { for key, member in google_storage_bucket_iam_member.service : key => member.id },
+      { for key, member in google_storage_bucket_iam_member.grant : key => member.id },
     ]))
   }
 }

@@ -82,3 +82,75 @@ resource "google_storage_bucket" "bucket" {
 
   depends_on = [time_sleep.kms]
 }
+
+locals {
+  storage_roles = {
+    views   = "roles/storage.objectViewer"
+    creates = "roles/storage.objectCreator" # cannot overwrite: what is handed on is written once
+    uses    = "roles/storage.objectUser"    # overwrites and deletes
+    lists   = google_project_iam_custom_role.list.id
+  }
+
+  # Who does what where. Without prefixes: in the whole bucket.
+  storage_access = [
+    { who = "splitter", does = "views", bucket = "inbox", prefixes = [] },
+    { who = "splitter", does = "creates", bucket = "shards", prefixes = [] },
+    { who = "splitter", does = "views", bucket = "shards", prefixes = [] },
+    { who = "splitter", does = "lists", bucket = "state", prefixes = [] },
+    { who = "splitter", does = "creates", bucket = "state", prefixes = ["plans/", "open/"] },
+    { who = "splitter", does = "views", bucket = "state", prefixes = ["plans/", "open/", "pipelines/", "control/"] },
+    { who = "splitter", does = "uses", bucket = "state", prefixes = ["splits/"] },
+
+    { who = "generator", does = "views", bucket = "shards", prefixes = [] },
+    { who = "generator", does = "creates", bucket = "answers", prefixes = [] },
+    { who = "generator", does = "views", bucket = "answers", prefixes = [] },
+    { who = "generator", does = "lists", bucket = "state", prefixes = [] },
+    { who = "generator", does = "views", bucket = "state", prefixes = ["plans/", "open/", "control/"] },
+    { who = "generator", does = "uses", bucket = "state", prefixes = ["claims/", "ckpt/"] },
+
+    { who = "loader", does = "views", bucket = "shards", prefixes = [] },
+    { who = "loader", does = "views", bucket = "answers", prefixes = [] },
+    { who = "loader", does = "lists", bucket = "state", prefixes = [] },
+    { who = "loader", does = "views", bucket = "state", prefixes = ["plans/", "control/"] },
+    { who = "loader", does = "uses", bucket = "state", prefixes = ["open/"] },
+
+    { who = "operator", does = "creates", bucket = "inbox", prefixes = [] },
+    { who = "operator", does = "views", bucket = "inbox", prefixes = [] },
+    { who = "operator", does = "views", bucket = "shards", prefixes = [] },
+    { who = "operator", does = "views", bucket = "answers", prefixes = [] },
+    { who = "operator", does = "views", bucket = "state", prefixes = [] },
+    { who = "operator", does = "uses", bucket = "state", prefixes = ["control/"] },
+  ]
+
+  # One grant for each member: a service has one, the operators are many.
+  storage_grants = merge([for access in local.storage_access : {
+    for member in access.who == "operator" ? var.operators : [access.who] :
+    join(" ", compact([member, access.does, access.bucket, join("+", access.prefixes)])) => merge(access, { member = member })
+  }]...)
+}
+
+# A list is asked of the bucket, not of an object, so under a condition on names it is always refused. The names in the state
+# say nothing but runs and pipelines.
+resource "google_project_iam_custom_role" "list" {
+  role_id     = "${local.role_prefix}_list"
+  title       = "${var.prefix}: list objects"
+  permissions = ["storage.objects.list"]
+  depends_on  = [time_sleep.apis]
+}
+
+resource "google_storage_bucket_iam_member" "grant" {
+  for_each = local.storage_grants
+
+  bucket = google_storage_bucket.bucket[each.value.bucket].name
+  role   = local.storage_roles[each.value.does]
+  member = each.value.who == "operator" ? each.value.member : google_service_account.account[each.value.who].member
+
+  dynamic "condition" {
+    for_each = length(each.value.prefixes) == 0 ? [] : [each.value.prefixes]
+    content {
+      title = "only ${join(" ", condition.value)}"
+      expression = join(" || ", [for prefix in condition.value :
+      "resource.name.startsWith(\"projects/_/buckets/${google_storage_bucket.bucket[each.value.bucket].name}/objects/${prefix}\")"])
+    }
+  }
+}

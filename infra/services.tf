@@ -30,7 +30,7 @@ locals {
         TASUKI_BIGQUERY_SOURCES = local.bigquery ? join(",", var.sources) : null
         TASUKI_BIGQUERY_STAGING = local.bigquery_staging
         TASUKI_BIGQUERY_GIB_MAX = local.bigquery ? var.bigquery_gib_max : null
-        TASUKI_SPANNER_DATABASE = google_spanner_database.main.id
+        TASUKI_SPANNER_DATABASE = local.spanner_database
         TASUKI_SPANNER_ROLE     = "splitter"
       }
     }
@@ -51,7 +51,7 @@ locals {
       env = {
         TASUKI_CONCURRENCY      = 16
         TASUKI_COMPLETED_TOPIC  = google_pubsub_topic.completed.id
-        TASUKI_SPANNER_DATABASE = google_spanner_database.main.id
+        TASUKI_SPANNER_DATABASE = local.spanner_database
         TASUKI_SPANNER_ROLE     = "loader"
       }
     }
@@ -139,7 +139,7 @@ resource "google_cloud_run_v2_service" "service" {
   depends_on = [
     terraform_data.image,
     terraform_data.targets,
-    google_spanner_database_iam_member.service,
+    google_spanner_database_iam_member.grant,
     google_pubsub_topic_iam_member.loader,
     time_sleep.iam,
   ]

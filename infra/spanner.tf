@@ -57,3 +57,56 @@ resource "google_spanner_database" "main" {
 
   depends_on = [time_sleep.kms]
 }
+
+resource "google_spanner_backup_schedule" "daily" {
+  count = var.spanner.backup_days == 0 ? 0 : 1
+
+  instance           = google_spanner_instance.main.name
+  database           = google_spanner_database.main.name
+  name               = "daily"
+  retention_duration = "${var.spanner.backup_days * 86400}s"
+
+  spec {
+    cron_spec {
+      text = "0 2 * * *"
+    }
+  }
+  full_backup_spec {}
+  encryption_config {
+    encryption_type = "USE_DATABASE_ENCRYPTION"
+  }
+}
+
+locals {
+  # The provider's ID of a database is <instance>/<name>.
+  spanner_database = "projects/${var.project_id}/instances/${google_spanner_instance.main.name}/databases/${google_spanner_database.main.name}"
+
+  # Who works in the store as which of its fine-grained roles (schema/): none has rights of its own on the database.
+  store_users = merge(
+    { for service in ["splitter", "loader"] : service => { database_role = service, member = google_service_account.account[service].member } },
+    { for member in var.operators : member => { database_role = local.operator_database_role, member = member } },
+  )
+  operator_database_role = "reader"
+
+  store_grants = merge([for who, user in local.store_users : {
+    "${who} opens sessions"                 = { role = "roles/spanner.fineGrainedAccessUser", member = user.member, condition = null }
+    "${who} works as ${user.database_role}" = { role = "roles/spanner.databaseRoleUser", member = user.member, condition = user.database_role }
+  }]...)
+}
+
+resource "google_spanner_database_iam_member" "grant" {
+  for_each = local.store_grants
+
+  instance = google_spanner_instance.main.name
+  database = google_spanner_database.main.name
+  role     = each.value.role
+  member   = each.value.member
+
+  dynamic "condition" {
+    for_each = each.value.condition[*]
+    content {
+      title      = "only as ${condition.value}"
+      expression = "resource.type == \"spanner.googleapis.com/DatabaseRole\" && resource.name.endsWith(\"/databaseRoles/${condition.value}\")"
+    }
+  }
+}

@@ -174,7 +174,7 @@ variable "sources" {
   nullable    = false
 
   validation {
-    condition     = alltrue([for source in var.sources : can(regex("^[a-z][a-z0-9.:-]*[a-z0-9]\\.[A-Za-z0-9_]+(\\.[A-Za-z0-9_-]+)?$", source))])
+    condition     = alltrue([for source in var.sources : can(regex("^[a-z][a-z0-9-]{4,28}[a-z0-9]\\.[A-Za-z0-9_]+(\\.[A-Za-z0-9_-]+)?$", source))])
     error_message = "sources: each must be project.dataset or project.dataset.table."
   }
   validation {
