@@ -350,3 +350,71 @@ variable "protect" {
   default     = false
   nullable    = false
 }
+
+variable "alert_emails" {
+  description = "Who is told when something is wrong. Empty: alerts are shown in Cloud Monitoring only."
+  type        = list(string)
+  default     = []
+  nullable    = false
+
+  validation {
+    condition     = alltrue([for address in var.alert_emails : can(regex("^[^@\\s]+@[^@\\s]+\\.[^@\\s]+$", address))])
+    error_message = "alert_emails: each must be an e-mail address."
+  }
+  validation {
+    # "Notification channels per alert policy" of Cloud Monitoring's quotas.
+    condition     = length(var.alert_emails) <= 16
+    error_message = "alert_emails: at most 16; give the address of a group."
+  }
+}
+
+variable "token_prices" {
+  description = "Dollars for a million tokens, for the dashboard's estimate of what the model costs. The default is gemini-3.5-flash-lite's (README.md, Cost)."
+  type = object({
+    input  = optional(number, 0.30)
+    output = optional(number, 2.50)
+  })
+  default  = {}
+  nullable = false
+
+  validation {
+    condition     = var.token_prices.input >= 0 && var.token_prices.output >= 0
+    error_message = "token_prices cannot be negative."
+  }
+}
+
+variable "budget" {
+  description = "A budget of the project: mails at 50, 90 and 100 % of so much a month, in the billing account's currency. It stops nothing. Null: none."
+  type = object({
+    billing_account = string
+    monthly         = number
+  })
+  default = null
+
+  validation {
+    condition     = var.budget == null ? true : can(regex("^[0-9A-F]{6}-[0-9A-F]{6}-[0-9A-F]{6}$", var.budget.billing_account))
+    error_message = "budget.billing_account must be like 012345-6789AB-CDEF01 (gcloud billing accounts list)."
+  }
+  validation {
+    condition     = var.budget == null ? true : var.budget.monthly >= 1 && floor(var.budget.monthly) == var.budget.monthly
+    error_message = "budget.monthly must be a whole number, 1 or more."
+  }
+}
+
+variable "log_retention_days" {
+  description = "How long the project keeps its logs, all of them: the log bucket _Default has no part of its own for Tasuki. Null: as it is, 30 days in a new project."
+  type        = number
+  default     = null
+
+  validation {
+    condition     = var.log_retention_days == null ? true : var.log_retention_days >= 1 && var.log_retention_days <= 3650 && floor(var.log_retention_days) == var.log_retention_days
+    error_message = "log_retention_days must be a whole number from 1 to 3650."
+  }
+}
+
+variable "audit_logs" {
+  description = "True: who read or wrote data in Cloud Storage, Spanner, BigQuery and Vertex AI is logged, for the whole project. It costs like any log: several entries for each shard."
+  type        = bool
+  default     = false
+  nullable    = false
+}
