@@ -35,7 +35,7 @@ resource "google_bigquery_dataset_iam_member" "staging" {
 
   dataset_id = google_bigquery_dataset.staging[0].dataset_id
   role       = "roles/bigquery.dataEditor"
-  member     = google_service_account.account["splitter"].member
+  member     = local.member["splitter"]
 }
 
 resource "google_bigquery_dataset_iam_member" "source" {
@@ -44,7 +44,7 @@ resource "google_bigquery_dataset_iam_member" "source" {
   project    = each.value.project
   dataset_id = each.value.dataset
   role       = "roles/bigquery.dataViewer"
-  member     = google_service_account.account["splitter"].member
+  member     = local.member["splitter"]
 }
 
 resource "google_bigquery_table_iam_member" "source" {
@@ -54,5 +54,5 @@ resource "google_bigquery_table_iam_member" "source" {
   dataset_id = each.value.dataset
   table_id   = each.value.table
   role       = "roles/bigquery.dataViewer"
-  member     = google_service_account.account["splitter"].member
+  member     = local.member["splitter"]
 }

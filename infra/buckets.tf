@@ -88,7 +88,7 @@ locals {
     views   = "roles/storage.objectViewer"
     creates = "roles/storage.objectCreator" # cannot overwrite: what is handed on is written once
     uses    = "roles/storage.objectUser"    # overwrites and deletes
-    lists   = google_project_iam_custom_role.list.id
+    lists   = local.custom_role["list"]
   }
 
   # Who does what where. Without prefixes: in the whole bucket.
@@ -129,21 +129,12 @@ locals {
   }]...)
 }
 
-# A list is asked of the bucket, not of an object, so under a condition on names it is always refused. The names in the state
-# say nothing but runs and pipelines.
-resource "google_project_iam_custom_role" "list" {
-  role_id     = "${local.role_prefix}_list"
-  title       = "${var.prefix}: list objects"
-  permissions = ["storage.objects.list"]
-  depends_on  = [time_sleep.apis]
-}
-
 resource "google_storage_bucket_iam_member" "grant" {
   for_each = local.storage_grants
 
   bucket = google_storage_bucket.bucket[each.value.bucket].name
   role   = local.storage_roles[each.value.does]
-  member = each.value.who == "operator" ? each.value.member : google_service_account.account[each.value.who].member
+  member = each.value.who == "operator" ? each.value.member : local.member[each.value.who]
 
   dynamic "condition" {
     for_each = length(each.value.prefixes) == 0 ? [] : [each.value.prefixes]

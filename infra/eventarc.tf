@@ -5,7 +5,7 @@ resource "google_eventarc_trigger" "hop" {
 
   name            = "${var.prefix}-${each.key}"
   location        = lower(google_storage_bucket.bucket[each.value].location) # the state holds it in capitals
-  service_account = google_service_account.account["trigger"].email
+  service_account = local.email["trigger"]
 
   matching_criteria {
     attribute = "type"
@@ -72,7 +72,36 @@ resource "google_pubsub_subscription_iam_member" "dead" {
   member       = google_project_service_identity.agent["pubsub.googleapis.com"].member
 }
 
+# The operator reads dead letters and takes them off, and looks at how events are delivered.
+resource "google_pubsub_subscription_iam_member" "operator" {
+  for_each = toset(var.operators)
+
+  subscription = google_pubsub_subscription.dead.name
+  role         = "roles/pubsub.subscriber"
+  member       = each.key
+}
+
+resource "google_pubsub_subscription_iam_member" "operator_looks" {
+  for_each = { for pair in setproduct(keys(local.hops), var.operators) : join(" ", pair) => { hop = pair[0], member = pair[1] } }
+
+  subscription = local.eventarc_subscription[each.value.hop]
+  role         = "roles/pubsub.viewer"
+  member       = each.value.member
+}
+
+# Whoever applies. Ephemeral: the token is in no state and no plan.
 ephemeral "google_client_config" "me" {}
+
+locals {
+  delivery = { for service, subscription in local.eventarc_subscription : service => {
+    name                     = subscription
+    ackDeadlineSeconds       = var.delivery.ack_deadline_seconds
+    messageRetentionDuration = var.delivery.retention
+    expirationPolicy         = {} # never
+    retryPolicy              = { minimumBackoff = var.delivery.minimum_backoff, maximumBackoff = var.delivery.maximum_backoff }
+    deadLetterPolicy         = { deadLetterTopic = google_pubsub_topic.dead.id, maxDeliveryAttempts = var.delivery.max_delivery_attempts }
+  } }
+}
 
 # Eventarc owns the subscription, and neither its API nor a resource has a field for these settings (issues 17697, 17701 and
 # 12254 of the provider); its documentation says to change the subscription itself. Left alone it would have an ack deadline of
@@ -80,24 +109,14 @@ ephemeral "google_client_config" "me" {}
 resource "terraform_data" "delivery" {
   for_each = local.hops
 
-  triggers_replace = [local.eventarc_subscription[each.key], google_pubsub_topic.dead.id, var.delivery]
+  triggers_replace = local.delivery[each.key]
 
   provisioner "local-exec" {
     command = "curl --fail-with-body --silent --show-error --retry 5 --retry-all-errors -X PATCH -H \"Authorization: Bearer $TOKEN\" -H 'Content-Type: application/json' -d \"$BODY\" \"$URL\""
     environment = {
       TOKEN = ephemeral.google_client_config.me.access_token
       URL   = "https://pubsub.googleapis.com/v1/${local.eventarc_subscription[each.key]}"
-      BODY = jsonencode({
-        updateMask = "ackDeadlineSeconds,retryPolicy,deadLetterPolicy,messageRetentionDuration,expirationPolicy"
-        subscription = {
-          name                     = local.eventarc_subscription[each.key]
-          ackDeadlineSeconds       = var.delivery.ack_deadline_seconds
-          messageRetentionDuration = var.delivery.retention
-          expirationPolicy         = {} # never
-          retryPolicy              = { minimumBackoff = var.delivery.minimum_backoff, maximumBackoff = var.delivery.maximum_backoff }
-          deadLetterPolicy         = { deadLetterTopic = google_pubsub_topic.dead.id, maxDeliveryAttempts = var.delivery.max_delivery_attempts }
-        }
-      })
+      BODY  = jsonencode({ updateMask = "ackDeadlineSeconds,messageRetentionDuration,expirationPolicy,retryPolicy,deadLetterPolicy", subscription = local.delivery[each.key] })
     }
   }
 

@@ -9,7 +9,7 @@ locals {
     fileset(local.source_dir, "infra/schema/*.sql"),
   ))
   source_hash = substr(sha256(join("\n", [for name in local.source_files : "${name} ${filesha256("${local.source_dir}/${name}")}"])), 0, 20)
-  built_image = "${google_artifact_registry_repository.images.registry_uri}/${var.prefix}:${local.source_hash}"
+  built_image = "${google_artifact_registry_repository.images.location}-docker.pkg.dev/${var.project_id}/${google_artifact_registry_repository.images.repository_id}/${var.prefix}:${local.source_hash}"
   image       = var.image == null ? local.built_image : var.image
 }
 
@@ -76,7 +76,7 @@ resource "google_storage_bucket_iam_member" "build" {
 
   bucket = google_storage_bucket.build[0].name
   role   = "roles/storage.objectViewer"
-  member = google_service_account.account["build"].member
+  member = local.member["build"]
 }
 
 resource "google_artifact_registry_repository_iam_member" "build" {
@@ -85,7 +85,7 @@ resource "google_artifact_registry_repository_iam_member" "build" {
   location   = google_artifact_registry_repository.images.location
   repository = google_artifact_registry_repository.images.name
   role       = "roles/artifactregistry.writer"
-  member     = google_service_account.account["build"].member
+  member     = local.member["build"]
 }
 
 # The services need the image, so it is built in the same apply; the tag says from what, so nothing is built twice. gcloud works as

@@ -43,7 +43,7 @@ output "deployment" {
       account = service.template[0].service_account
     } }
     subscriptions            = local.eventarc_subscription
-    trigger_account          = google_service_account.account["trigger"].email
+    trigger_account          = local.email["trigger"]
     dead_letter_subscription = google_pubsub_subscription.dead.id
     ack_deadline_seconds     = var.delivery.ack_deadline_seconds
     max_delivery_attempts    = var.delivery.max_delivery_attempts

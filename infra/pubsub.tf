@@ -10,5 +10,5 @@ resource "google_pubsub_topic" "completed" {
 resource "google_pubsub_topic_iam_member" "loader" {
   topic  = google_pubsub_topic.completed.name
   role   = "roles/pubsub.publisher"
-  member = google_service_account.account["loader"].member
+  member = local.member["loader"]
 }

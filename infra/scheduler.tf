@@ -18,7 +18,7 @@ resource "google_cloud_scheduler_job" "sweep" {
     http_method = "POST"
     uri         = "${google_cloud_run_v2_service.service[each.key].uri}/sweep"
     oidc_token {
-      service_account_email = google_service_account.account["scheduler"].email
+      service_account_email = local.email["scheduler"]
       audience              = google_cloud_run_v2_service.service[each.key].uri
     }
   }
@@ -32,23 +32,13 @@ locals {
   dropped = { for name, schedule in var.schedules : name => "${schedule.pipeline}/${name}.run.toml" }
 }
 
-# Overwriting is deleting and creating. Both, and on exactly the schedule's own object: nothing else in the inbox can be touched,
-# and nothing read.
-resource "google_project_iam_custom_role" "drop" {
-  count = length(var.schedules) == 0 ? 0 : 1
-
-  role_id     = "${local.role_prefix}_drop"
-  title       = "${var.prefix}: drop a file again and again"
-  permissions = ["storage.objects.create", "storage.objects.delete"]
-  depends_on  = [time_sleep.apis]
-}
-
+# Creating and deleting, and on exactly the schedule's own object: nothing else in the inbox can be touched, and nothing read.
 resource "google_storage_bucket_iam_member" "dropper" {
   for_each = local.dropped
 
   bucket = google_storage_bucket.bucket["inbox"].name
-  role   = google_project_iam_custom_role.drop[0].id
-  member = google_service_account.account["dropper"].member
+  role   = local.custom_role["drop"]
+  member = local.member["dropper"]
 
   condition {
     title      = "only ${each.key}"
@@ -78,7 +68,7 @@ resource "google_cloud_scheduler_job" "run" {
     headers     = { "Content-Type" = "application/toml" }
     body        = filebase64(each.value.run_file)
     oauth_token {
-      service_account_email = google_service_account.account["dropper"].email
+      service_account_email = local.email["dropper"]
       scope                 = "https://www.googleapis.com/auth/devstorage.read_write"
     }
   }

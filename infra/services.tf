@@ -16,7 +16,7 @@ locals {
     TASUKI_STATE_BUCKET   = google_storage_bucket.bucket["state"].name
     TASUKI_ACK_DEADLINE   = var.delivery.ack_deadline_seconds
     TASUKI_LEASE          = 120
-    TASUKI_OIDC_EMAILS    = join(",", [for caller in ["trigger", "scheduler"] : google_service_account.account[caller].email])
+    TASUKI_OIDC_EMAILS    = join(",", [for caller in ["trigger", "scheduler"] : local.email[caller]])
   }
 
   services = {
@@ -67,7 +67,7 @@ resource "google_cloud_run_v2_service" "service" {
   deletion_protection = var.protect
 
   template {
-    service_account                  = google_service_account.account[each.key].email
+    service_account                  = local.email[each.key]
     execution_environment            = "EXECUTION_ENVIRONMENT_GEN2"
     timeout                          = "${var.delivery.ack_deadline_seconds}s"
     max_instance_request_concurrency = each.value.env.TASUKI_CONCURRENCY + local.requests_beyond
@@ -156,5 +156,15 @@ resource "google_cloud_run_v2_service_iam_member" "invoker" {
   name     = google_cloud_run_v2_service.service[each.value.service].name
   location = google_cloud_run_v2_service.service[each.value.service].location
   role     = "roles/run.invoker"
-  member   = google_service_account.account[each.value.account].member
+  member   = local.member[each.value.account]
+}
+
+# `tasuki doctor` looks at what is deployed.
+resource "google_cloud_run_v2_service_iam_member" "operator" {
+  for_each = { for pair in setproduct(keys(local.services), var.operators) : join(" ", pair) => { service = pair[0], member = pair[1] } }
+
+  name     = google_cloud_run_v2_service.service[each.value.service].name
+  location = google_cloud_run_v2_service.service[each.value.service].location
+  role     = "roles/run.viewer"
+  member   = each.value.member
 }

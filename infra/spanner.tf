@@ -83,7 +83,7 @@ locals {
 
   # Who works in the store as which of its fine-grained roles (schema/): none has rights of its own on the database.
   store_users = merge(
-    { for service in ["splitter", "loader"] : service => { database_role = service, member = google_service_account.account[service].member } },
+    { for service in ["splitter", "loader"] : service => { database_role = service, member = local.member[service] } },
     { for member in var.operators : member => { database_role = local.operator_database_role, member = member } },
   )
   operator_database_role = "reader"
