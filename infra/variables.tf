@@ -128,8 +128,8 @@ variable "pipelines_dir" {
   default     = null
 
   validation {
-    condition     = var.pipelines_dir == null ? true : length(fileset(var.pipelines_dir, "*.toml")) > 0
-    error_message = "pipelines_dir holds no *.toml: name the folder of your pipelines, from where terraform runs or absolute."
+    condition     = var.pipelines_dir == null ? true : length([for name in fileset(var.pipelines_dir, "*.toml") : name if !endswith(name, ".run.toml")]) > 0
+    error_message = "pipelines_dir holds no pipeline (*.toml): name the folder of your pipelines, from where terraform runs or absolute."
   }
 }
 
