@@ -11,4 +11,8 @@ locals {
 
   # Role IDs take no hyphens.
   role_prefix = replace(var.prefix, "-", "_")
+
+  # What var.residency allows, of locations in small letters; and one to advise.
+  residence         = { any = ".", eu = "^(eu$|europe-)", us = "^(us$|us-)", region = "^${var.region}$" }[var.residency]
+  residence_example = { any = "global", eu = "eu", us = "us", region = var.region }[var.residency]
 }

@@ -51,7 +51,7 @@ variable "region" {
 }
 
 variable "residency" {
-  description = "Where data may be: any, eu, us, or region (nowhere but in var.region). Anything but any refuses a region, a model location or a location of sources outside."
+  description = "Where data may be: any, eu, us, or region (nowhere but in var.region). A region, a location of models (here or in a pipeline) or of sources outside is refused."
   type        = string
   default     = "any"
   nullable    = false
@@ -81,16 +81,8 @@ variable "model_location" {
     error_message = "model_location must be global, eu, us, or a region like europe-west4."
   }
   validation {
-    condition     = var.residency != "eu" || var.model_location == "eu" || startswith(var.model_location, "europe-")
-    error_message = "residency is eu, but model_location is ${var.model_location}: choose eu, or a region that begins with europe-."
-  }
-  validation {
-    condition     = var.residency != "us" || var.model_location == "us" || startswith(var.model_location, "us-")
-    error_message = "residency is us, but model_location is ${var.model_location}: choose us, or a region that begins with us-."
-  }
-  validation {
-    condition     = var.residency != "region" || var.model_location == var.region
-    error_message = "residency is region, but model_location is ${var.model_location}: choose ${var.region}."
+    condition     = can(regex(local.residence, var.model_location))
+    error_message = "residency is ${var.residency}, but model_location is ${var.model_location}: choose one inside, like ${local.residence_example}."
   }
 }
 
@@ -193,16 +185,8 @@ variable "sources_location" {
     error_message = "sources_location must be EU, US or a region like europe-west4."
   }
   validation {
-    condition     = var.sources_location == null || var.residency != "eu" ? true : var.sources_location == "EU" || startswith(var.sources_location, "europe-")
-    error_message = "residency is eu, but sources_location is elsewhere: choose EU, or a region that begins with europe-."
-  }
-  validation {
-    condition     = var.sources_location == null || var.residency != "us" ? true : var.sources_location == "US" || startswith(var.sources_location, "us-")
-    error_message = "residency is us, but sources_location is elsewhere: choose US, or a region that begins with us-."
-  }
-  validation {
-    condition     = var.sources_location == null || var.residency != "region" ? true : var.sources_location == var.region
-    error_message = "residency is region, but sources_location is elsewhere: choose var.region."
+    condition     = var.sources_location == null ? true : can(regex(local.residence, lower(var.sources_location)))
+    error_message = "residency is ${var.residency}, but sources_location is ${coalesce(var.sources_location, "unset")}: choose ${var.residency == "region" ? var.region : "${upper(var.residency)}, or a region inside"}."
   }
 }
 
@@ -329,7 +313,7 @@ variable "kms_key" {
 }
 
 variable "network" {
-  description = "Direct VPC egress of the services. egress: ALL_TRAFFIC or PRIVATE_RANGES_ONLY. Null: none."
+  description = "Direct VPC egress of the services. egress: ALL_TRAFFIC (the subnetwork needs Private Google Access then) or PRIVATE_RANGES_ONLY. Null: none."
   type = object({
     network    = string
     subnetwork = string

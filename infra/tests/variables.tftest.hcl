@@ -184,6 +184,17 @@ run "a_schedule_of_no_pipeline_is_refused" {
   expect_failures = [google_cloud_scheduler_job.run]
 }
 
+run "a_pipeline_that_asks_elsewhere_or_is_named_otherwise_or_has_no_table_is_refused" {
+  command = plan
+
+  variables {
+    residency      = "eu"
+    model_location = "eu"
+    pipelines_dir  = "tests/pipelines"
+  }
+  expect_failures = [google_storage_bucket_object.pipeline["abroad"], google_storage_bucket_object.pipeline["misnamed"], terraform_data.targets]
+}
+
 # Everything at once, otherwise. Two relays in one project do not share a name.
 
 run "every_variable_has_an_effect" {
