@@ -30,10 +30,11 @@ resource "google_kms_crypto_key_iam_member" "agent" {
 # Whatever is encrypted waits for this. Without a key it waits for nothing more than the APIs.
 resource "time_sleep" "kms" {
   create_duration = var.kms_key == null ? "0s" : "60s"
+  triggers        = { key = var.kms_key == null ? "" : var.kms_key }
   depends_on      = [time_sleep.apis, google_kms_crypto_key_iam_member.agent]
 }
 
-# The topics that Eventarc makes for its triggers in this region: one setting a project and region.
+# The topics that Eventarc makes for its triggers: one setting for a project and region, so two relays there share a key.
 resource "google_eventarc_google_channel_config" "key" {
   count = var.kms_key == null ? 0 : 1
 

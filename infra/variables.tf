@@ -298,7 +298,7 @@ variable "operators" {
 }
 
 variable "kms_key" {
-  description = "A Cloud KMS key in var.region that encrypts everything that is kept: projects/…/locations/…/keyRings/…/cryptoKeys/…. Null: Google's keys."
+  description = "A Cloud KMS key in var.region that encrypts everything that is kept: projects/…/locations/…/keyRings/…/cryptoKeys/…. Null: Google's keys. Decide before the first apply: Spanner cannot change it, and the store would be made anew, empty."
   type        = string
   default     = null
 
