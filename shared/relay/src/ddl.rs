@@ -5,6 +5,7 @@
 //! CREATE TABLE IF NOT EXISTS `<table>` (`<key>` …, `<answers>` …, run …, committed_at …) PRIMARY KEY (`<key>`);
 //! ALTER TABLE `<table>` ADD COLUMN IF NOT EXISTS `<answer>` …;      -- for a table that was there before the answer
 //! GRANT SELECT, INSERT, UPDATE ON TABLE `<table>` TO ROLE loader;
+//! GRANT SELECT ON TABLE `<table>` TO ROLE splitter, reader;
 //! ```
 
 mod compare;
@@ -20,6 +21,10 @@ use std::fmt::Write;
 
 /// The loader's fine-grained role (infra/schema).
 pub const LOADER_ROLE: &str = "loader";
+/// The splitter's, for pipelines with `only_changed`.
+pub const SPLITTER_ROLE: &str = "splitter";
+/// The operator's.
+pub const READER_ROLE: &str = "reader";
 
 /// A table as its DDL declares it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,6 +113,7 @@ impl Table {
             put(&mut text, format_args!("ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {};\n", declared(column)));
         }
         put(&mut text, format_args!("\nGRANT SELECT, INSERT, UPDATE ON TABLE {table} TO ROLE {LOADER_ROLE};\n"));
+        put(&mut text, format_args!("GRANT SELECT ON TABLE {table} TO ROLE {SPLITTER_ROLE}, {READER_ROLE};\n"));
         text
     }
 

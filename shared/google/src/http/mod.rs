@@ -10,4 +10,4 @@ mod serve;
 pub use acknowledge::{Acknowledgement, acknowledge};
 pub use callers::{Callers, Refused};
 pub use event::{Hint, NotAHint, read};
-pub use serve::{Server, serve};
+pub use serve::{EVENTS, LIVE, READY, SWEEP, Server, serve};

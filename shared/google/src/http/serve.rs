@@ -26,6 +26,15 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
+/// Where Eventarc delivers.
+pub const EVENTS: &str = "/events";
+/// Where Cloud Scheduler calls.
+pub const SWEEP: &str = "/sweep";
+/// For the startup probe.
+pub const READY: &str = "/ready";
+/// For the liveness probe.
+pub const LIVE: &str = "/live";
+
 /// What a server serves.
 pub struct Server {
     /// Which leg it is.
@@ -106,13 +115,13 @@ impl Shared {
     async fn answer(&self, request: Request<Incoming>) -> Reply {
         let path = request.uri().path().to_owned();
         match (request.method(), path.as_str()) {
-            (&Method::GET, "/live") => text(StatusCode::OK, "alive"),
-            (&Method::GET, "/ready") if self.server.stop.is_cancelled() => {
+            (&Method::GET, LIVE) => text(StatusCode::OK, "alive"),
+            (&Method::GET, READY) if self.server.stop.is_cancelled() => {
                 text(StatusCode::SERVICE_UNAVAILABLE, "stopping")
             }
-            (&Method::GET, "/ready") => text(StatusCode::OK, "ready"),
-            (&Method::POST, "/events" | "/" | "/sweep") => self.work(request, path == "/sweep").await,
-            (_, "/events" | "/" | "/sweep" | "/live" | "/ready") => {
+            (&Method::GET, READY) => text(StatusCode::OK, "ready"),
+            (&Method::POST, EVENTS | "/" | SWEEP) => self.work(request, path == SWEEP).await,
+            (_, EVENTS | "/" | SWEEP | LIVE | READY) => {
                 text(StatusCode::METHOD_NOT_ALLOWED, "POST /events, POST /sweep, GET /ready, GET /live")
             }
             _ => text(StatusCode::NOT_FOUND, "POST /events, POST /sweep, GET /ready, GET /live"),

@@ -2,9 +2,10 @@
 //! a later change is a statement of its own, in a new file.
 
 /// The files, by name.
-const FILES: [(&str, &str); 2] = [
+const FILES: [(&str, &str); 3] = [
     ("0001_books.sql", include_str!("../../../../infra/schema/0001_books.sql")),
     ("0002_loader.sql", include_str!("../../../../infra/schema/0002_loader.sql")),
+    ("0003_readers.sql", include_str!("../../../../infra/schema/0003_readers.sql")),
 ];
 
 /// The statements that make the tables, in the order in which they are applied.

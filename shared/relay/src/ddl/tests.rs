@@ -42,6 +42,7 @@ ALTER TABLE `from` ADD COLUMN IF NOT EXISTS `score` FLOAT64;
 ALTER TABLE `from` ADD COLUMN IF NOT EXISTS `good` ARRAY<BOOL>;
 
 GRANT SELECT, INSERT, UPDATE ON TABLE `from` TO ROLE loader;
+GRANT SELECT ON TABLE `from` TO ROLE splitter, reader;
 ";
     assert_eq!(ddl, expected);
 }
@@ -55,7 +56,7 @@ fn the_columns_that_tasuki_writes_are_those_that_no_pipeline_may_name() {
 fn what_is_written_is_read_back() {
     let table = target(&pipeline(ALL));
     assert_eq!(tables(&table.ddl()), std::slice::from_ref(&table));
-    assert_eq!(statements(&table.ddl()).len(), 6);
+    assert_eq!(statements(&table.ddl()).len(), 7);
     assert_eq!(differences(&table, &table), []);
 }
 
