@@ -79,7 +79,8 @@ fn every_variable_that_terraform_sets_is_a_setting_and_every_one_that_is_needed_
             // The buckets' names come all four, though a service needs some only to tell a stray event.
             assert!(read_by.is_some_and(|roles| roles.contains(&role)), "{role:?} does not read {name}");
         }
-        let needed = VARIABLES.iter().filter(|variable| variable.roles.contains(&role) && variable.unset == Unset::Refused);
+        let needed =
+            VARIABLES.iter().filter(|variable| variable.roles.contains(&role) && variable.unset == Unset::Refused);
         for variable in needed {
             assert!(told.contains_key(variable.name), "Terraform does not set {} of {role:?}", variable.name);
         }
@@ -93,7 +94,8 @@ fn every_service_starts_with_what_terraform_tells_it() {
         let told = told(&services, role).into_iter().filter(|(name, _)| bigquery || !name.contains("BIGQUERY"));
         let environment = told.map(|(name, expression)| (name.clone(), value(&name, &expression)));
         let on_cloud_run = ("K_SERVICE".to_owned(), role.service().to_owned());
-        let settings = read(role, environment.chain([on_cloud_run])).unwrap_or_else(|error| panic!("{role:?}: {error}"));
+        let settings =
+            read(role, environment.chain([on_cloud_run])).unwrap_or_else(|error| panic!("{role:?}: {error}"));
         assert_eq!(settings.bigquery.is_some(), bigquery && role == Role::Splitter);
         let role_in_store = [Some(SPLITTER_ROLE), None, Some(LOADER_ROLE)][role as usize];
         assert_eq!(settings.database_role.as_deref(), role_in_store, "{role:?}");
@@ -182,7 +184,10 @@ fn sql_files(folder: &str) -> Vec<(String, String)> {
 #[test]
 fn terraform_makes_the_tables_that_the_loader_was_built_with() {
     let files = sql_files("infra/schema");
-    assert!(files.iter().all(|(name, _)| name.starts_with(|c: char| c.is_ascii_digit())), "spanner.tf would not read it");
+    assert!(
+        files.iter().all(|(name, _)| name.starts_with(|c: char| c.is_ascii_digit())),
+        "spanner.tf would not read it"
+    );
     let terraform: Vec<String> = files.iter().flat_map(|(_, text)| as_terraform_reads(text)).collect();
     let code: Vec<String> = schema::statements().iter().flat_map(|statement| as_terraform_reads(statement)).collect();
     assert_eq!(terraform, code);
@@ -235,7 +240,52 @@ fn cloud_build_gets_all_that_the_image_is_built_from() {
         assert!(cloud.contains(format!("!/{name}").as_str()), "{name} stays behind");
     }
     let hashed = text("infra/image.tf");
-    for name in ["Cargo.toml", "Cargo.lock", "Dockerfile", ".dockerignore", "{functions,shared}/**", "infra/schema/*.sql"] {
+    for name in
+        ["Cargo.toml", "Cargo.lock", "Dockerfile", ".dockerignore", "{functions,shared}/**", "infra/schema/*.sql"]
+    {
         assert!(hashed.contains(&format!("\"{name}")), "the image's tag does not change with {name}");
+    }
+}
+
+/// A file at the root that a program is made of: the image is built from what these three lists let through.
+#[test]
+fn what_the_programs_include_goes_into_the_image() {
+    let mut sources = Vec::new();
+    for folder in ["functions", "shared"] {
+        rust_files(&root().join(folder), &mut sources);
+    }
+    let lists = [text(".dockerignore"), text(".gcloudignore"), text("infra/image.tf")];
+    let mut included = 0;
+    for source in sources {
+        let code = fs::read_to_string(&source).expect("a source file");
+        let code = code.split("#[cfg(test)]").next().unwrap_or_default();
+        for path in code.split("include_str!(\"").skip(1).filter_map(|rest| rest.split('"').next()) {
+            let path = source.parent().expect("its folder").join(path).canonicalize().expect("an included file");
+            let path = path.strip_prefix(root().canonicalize().expect("the repository")).expect("a file of ours");
+            let top = path.iter().next().and_then(|name| name.to_str()).expect("a name");
+            let is_listed = |list: &String| {
+                list.contains(&format!("!{top}\n"))
+                    || list.contains(&format!("!/{top}\n"))
+                    || list.contains(&format!("\"{top}\""))
+            };
+            if !["functions", "shared", "infra"].contains(&top) {
+                assert!(lists.iter().all(is_listed), "{} includes {}: list it", source.display(), path.display());
+                included += 1;
+            }
+        }
+    }
+    assert!(included > 0, "prices.toml is included");
+}
+
+fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path()) {
+        match entry.is_dir() {
+            true if entry.ends_with("tests") => {}
+            true => rust_files(&entry, found),
+            false if entry.extension().is_some_and(|extension| extension == "rs") && !entry.ends_with("tests.rs") => {
+                found.push(entry)
+            }
+            false => {}
+        }
     }
 }
