@@ -2,12 +2,12 @@
 
 pub mod bigquery_server;
 pub mod build;
-pub mod cut;
 pub mod deployment;
 pub mod emulators;
 pub mod memory;
 pub mod model_server;
 pub mod oidc;
+pub mod proxy;
 pub mod sim;
 pub mod spanner;
 pub mod storage_server;
