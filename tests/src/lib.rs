@@ -8,6 +8,7 @@ pub mod memory;
 pub mod model_server;
 pub mod oidc;
 pub mod proxy;
+pub mod read_api;
 pub mod sim;
 pub mod spanner;
 pub mod storage_server;

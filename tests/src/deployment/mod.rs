@@ -6,11 +6,13 @@ mod chaos;
 mod eventarc;
 mod notices;
 mod service;
+mod splitters;
 
 pub use bigquery::Dataset;
 pub use chaos::Chaos;
 pub use eventarc::{CALLER, Delivery, Eventarc};
 pub use service::Service;
+pub use splitters::Splitters;
 
 use crate::emulators::Needs;
 use crate::model_server::{ModelServer, Script};

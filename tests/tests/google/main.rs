@@ -8,6 +8,7 @@ mod model;
 mod notice;
 mod outages;
 mod records;
+mod shared_snapshot;
 mod target_tables;
 mod telemetry;
 
@@ -26,6 +27,7 @@ fn main() {
         notice::trials(),
         outages::trials(),
         records::trials(),
+        shared_snapshot::trials(),
         target_tables::trials(),
         telemetry::trials(),
     ];
