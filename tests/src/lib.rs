@@ -2,6 +2,7 @@
 
 pub mod bigquery_server;
 pub mod build;
+pub mod collector;
 pub mod deployment;
 pub mod emulators;
 pub mod memory;

@@ -223,6 +223,21 @@ impl Deployment {
         Ok(())
     }
 
+    /// All that may be read outside of the buckets and the store: what the services wrote and replied, notices, and of every
+    /// object what an event of it tells.
+    pub async fn texts_of(&self, runs: &[&RunId]) -> Result<Vec<(String, String)>> {
+        let mut texts = vec![("the replies".to_owned(), self.eventarc.replies())];
+        texts.extend(self.services.iter().map(|(role, service)| (format!("the {role}"), service.output())));
+        for run in runs {
+            texts.push((format!("the notice of {run}"), format!("{:?}", self.notices(run).await?)));
+        }
+        let buckets = [&self.buckets.inbox, &self.buckets.shards, &self.buckets.answers, &self.buckets.state];
+        for bucket in buckets {
+            texts.push((format!("names in {bucket}"), self.storage.resources(bucket)));
+        }
+        Ok(texts)
+    }
+
     /// What the services said until now, for a test that failed.
     pub fn logs(&self) -> String {
         self.services.iter().map(|(role, service)| format!("--- {role}\n{}", service.tail())).collect()

@@ -3,6 +3,7 @@
 mod bigquery;
 mod bigquery_jobs;
 mod end_to_end;
+mod leaks;
 mod lost_replies;
 mod model;
 mod notice;
@@ -22,6 +23,7 @@ fn main() {
         bigquery::trials(),
         bigquery_jobs::trials(),
         end_to_end::trials(),
+        leaks::trials(),
         lost_replies::trials(),
         model::trials(),
         notice::trials(),
