@@ -1,4 +1,5 @@
-//! The first bytes of a connection, which tell HTTP/1.1 from HTTP/2: hyper-util's server would wait for them without a limit.
+//! The first bytes of a connection, which tell HTTP/1.1 from HTTP/2: hyper-util's server would wait for them without a limit, and
+//! whether a socket is readable may be said before there is anything to read.
 
 use std::io;
 use std::io::Cursor;
