@@ -2,12 +2,14 @@
 
 pub mod bigquery_server;
 pub mod build;
-pub mod cut;
+pub mod collector;
 pub mod deployment;
 pub mod emulators;
 pub mod memory;
 pub mod model_server;
 pub mod oidc;
+pub mod proxy;
+pub mod read_api;
 pub mod sim;
 pub mod spanner;
 pub mod storage_server;

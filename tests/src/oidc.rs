@@ -8,7 +8,6 @@ use ring::rand::SystemRandom;
 use ring::rsa::PublicKeyComponents;
 use ring::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
 use serde_json::{Value, json};
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use tokio::net::TcpListener;
@@ -28,6 +27,15 @@ pub struct Issuer {
 impl Issuer {
     /// Starts on a free port of this machine. Must be called within a runtime.
     pub async fn start() -> anyhow::Result<Issuer> {
+        Issuer::answering(200).await
+    }
+
+    /// One whose keys cannot be had: 500.
+    pub async fn failing() -> anyhow::Result<Issuer> {
+        Issuer::answering(500).await
+    }
+
+    async fn answering(status: u16) -> anyhow::Result<Issuer> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let (jwks, fetched) = (format!("http://{}/certs", listener.local_addr()?), Arc::new(AtomicUsize::new(0)));
         let count = fetched.clone();
@@ -36,7 +44,8 @@ impl Issuer {
                 let count = count.clone();
                 let service = service_fn(move |_| {
                     count.fetch_add(1, Relaxed);
-                    async { Ok::<_, Infallible>(hyper::Response::new(Full::new(Bytes::from(keys().to_string())))) }
+                    let reply = hyper::Response::builder().status(status);
+                    async { reply.body(Full::new(Bytes::from(keys().to_string()))) }
                 });
                 let connection = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
                 tokio::spawn(async move { connection.serve_connection(TokioIo::new(stream), service).await.ok() });

@@ -3,11 +3,13 @@
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 use tasuki_google::objects::{Buckets, GoogleObjects};
 use tasuki_relay::names::Bucket;
-use tasuki_relay::ports::{Objects, ObjectsError};
+use tasuki_relay::ports::{Objects, ObjectsError, Rows};
+use tasuki_relay::rows::ObjectRows;
 use tasuki_relay::write::{Written, create_once};
 use tasuki_tests::storage_server::{
     Fault, On, Op, StorageServer, fresh_buckets, make_buckets, objects_on, traced_objects_on,
@@ -375,4 +377,50 @@ async fn what_nobody_sends_is_not_answered_and_named() {
         assert_eq!(response.status(), 501);
         assert!(response.text().await.unwrap().contains(&format!("GET {path}")));
     }
+}
+
+/// Lines, packed.
+fn packed() -> Bytes {
+    let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    let lines: String = (0..100).map(|row| format!("{{\"id\":\"k{row}\",\"text\":\"entry {row}\"}}\n")).collect();
+    packer.write_all(lines.as_bytes()).expect("memory takes everything");
+    packer.finish().expect("memory takes everything").into()
+}
+
+#[tokio::test]
+async fn an_object_that_says_to_be_packed_is_read_as_it_is_stored() {
+    let (world, packed) = (world().await, packed());
+    let generation = world.server.put_gzip(&world.buckets.inbox, "p/rows.jsonl", packed.clone()).unwrap();
+    let read = world.objects.read(Bucket::Inbox, "p/rows.jsonl", None).await.unwrap().unwrap();
+    assert_eq!((read.body, read.meta.size), (packed.clone(), packed.len() as u64));
+    for (offset, most) in [(0, 10), (7, 30), (50, 1 << 20)] {
+        let range = world.objects.read_range(Bucket::Inbox, "p/rows.jsonl", generation, offset as u64, most).await;
+        assert_eq!(range.unwrap().unwrap(), packed.slice(offset..packed.len().min(offset + most)));
+    }
+    // Whoever does not ask for it packed gets it unpacked and whole, with the checksum of what is stored.
+    let address =
+        format!("http://{}/storage/v1/b/{}/o/p%2Frows.jsonl?alt=media", world.server.host(), world.buckets.inbox);
+    let reply = reqwest::Client::new().get(address).header("range", "bytes=0-9").send().await.unwrap();
+    assert_eq!((reply.status().as_u16(), reply.headers().get("content-encoding")), (200, None));
+    let sum = data_encoding::BASE64.encode(&crc32c::crc32c(&packed).to_be_bytes());
+    assert_eq!(reply.headers()["x-goog-hash"], format!("crc32c={sum}"));
+    assert!(reply.text().await.unwrap().starts_with("{\"id\":\"k0\""));
+}
+
+#[tokio::test]
+async fn a_dropped_file_that_says_to_be_packed_is_read_if_its_name_says_so_too_and_refused_otherwise() {
+    let world = world().await;
+    for name in ["p/rows.jsonl.gz", "p/rows.jsonl"] {
+        world.server.put_gzip(&world.buckets.inbox, name, packed()).unwrap();
+    }
+    let objects = Arc::new(world.objects);
+    let rows = ObjectRows::new(objects.clone());
+    let meta = async |name: &str| objects.stat(Bucket::Inbox, name).await.unwrap().unwrap();
+    let (mut stream, mut read) = (rows.open(&meta("p/rows.jsonl.gz").await).await.unwrap(), 0);
+    while let Some(batch) = stream.next().await.unwrap() {
+        read += batch.iter().filter(|row| row.row.is_ok()).count();
+    }
+    assert_eq!(read, 100);
+    let refused = rows.open(&meta("p/rows.jsonl").await).await.err().unwrap().to_string();
+    assert!(refused.contains("holds gzip data: rename it to rows.jsonl.gz"), "{refused}");
 }

@@ -16,7 +16,8 @@ use tasuki_relay::names::RunId;
 use tasuki_relay::ports::{Event, Verdict, Why};
 use tasuki_relay::sweep::{Due, Sweep};
 use tasuki_tests::oidc::{Issuer, Signed, claims, token};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -228,5 +229,68 @@ async fn keys_that_cannot_be_fetched_are_not_the_callers_fault() -> Result<()> {
     let good = claims(&format!("https://{}", server.host), CALLER, 3_600);
     let request = server.event("p-shards").bearer_auth(token(&good, Signed::Rightly));
     assert_eq!(server.status(request).await?, 503);
+    Ok(())
+}
+
+/// Answers nobody, and counts who asks.
+async fn mute() -> Result<(Issuer, tokio::task::JoinHandle<()>)> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let issuer = Issuer { jwks: format!("http://{}/certs", listener.local_addr()?), fetched: Arc::default() };
+    let (count, mut held) = (issuer.fetched.clone(), Vec::new());
+    let listening = tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            count.fetch_add(1, SeqCst);
+            held.push(stream);
+        }
+    });
+    Ok((issuer, listening))
+}
+
+#[tokio::test]
+async fn keys_whose_address_fails_or_hangs_are_asked_for_once_however_many_call() -> Result<()> {
+    let (hangs, _listening) = mute().await?;
+    for issuer in [Issuer::failing().await?, hangs] {
+        let server = Running::start(LONG, Some(&issuer)).await?;
+        let good = claims(&format!("https://{}", server.host), CALLER, 3_600);
+        let calls = (0..40).map(|call| {
+            let signed = if call % 2 == 0 { Signed::Rightly } else { Signed::UnknownKey };
+            tokio::spawn(server.event("p-shards").bearer_auth(token(&good, signed)).send())
+        });
+        let calls: Vec<_> = calls.collect();
+        while issuer.fetched.load(SeqCst) == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await; // the other calls are there and wait
+        tokio::time::pause();
+        for call in calls {
+            let reply = tokio::time::timeout(Duration::from_secs(15), call).await;
+            assert_eq!(reply.expect("it waits for one fetch at most")??.status(), StatusCode::SERVICE_UNAVAILABLE);
+        }
+        tokio::time::resume();
+        assert_eq!(issuer.fetched.load(SeqCst), 1);
+        assert!(server.leg.events.lock().unwrap().is_empty());
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_connection_on_which_nothing_more_comes_is_closed() -> Result<()> {
+    let server = Running::start(LONG, None).await?;
+    let whole = "GET /live HTTP/1.1\r\nhost: a\r\n\r\n";
+    // The preface of HTTP/2 and empty settings: such a connection is asked whether it lives, and does not say.
+    let http_2 = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\u{4}\0\0\0\0\0";
+    for said in ["", "GET /live HT", "PRI * HTTP/2.0\r\n\r\nS", whole, http_2] {
+        let mut stream = TcpStream::connect(&server.host).await?;
+        stream.write_all(said.as_bytes()).await?;
+        let mut heard = Vec::new();
+        let soon = tokio::time::timeout(Duration::from_millis(200), stream.read_to_end(&mut heard)).await;
+        assert!(soon.is_err(), "it is closed at once after {said:?}");
+        assert_eq!(heard.starts_with(b"HTTP/1.1 200"), said == whole, "{said:?}");
+        tokio::time::pause();
+        let later = tokio::time::timeout(Duration::from_secs(100), stream.read_to_end(&mut heard)).await;
+        tokio::time::resume();
+        assert!(later.is_ok(), "it stays open after {said:?}");
+    }
+    assert_eq!(server.status(server.client.get(format!("{}/live", server.address))).await?, 200);
     Ok(())
 }

@@ -37,14 +37,19 @@ impl Dataset {
         format!("[source]\ntable = \"{PROJECT}.{}.entries\"\n", self.source)
     }
 
-    /// What the splitter needs to know.
-    pub fn variables(&self) -> Result<Vec<(&'static str, String)>> {
-        Ok(vec![
+    /// What the splitter needs to know; BigQuery is at these `host:port`, as [`Dataset::hosts`] or with a proxy between.
+    pub fn variables(&self, rest: &str, read: &str) -> Vec<(&'static str, String)> {
+        vec![
             ("TASUKI_BIGQUERY_SOURCES", format!("{PROJECT}.{}", self.source)),
             ("TASUKI_BIGQUERY_STAGING", format!("{PROJECT}.{}", self.staging)),
-            ("BIGQUERY_EMULATOR_HOST", std::env::var("BIGQUERY_EMULATOR_HOST")?),
-            ("BIGQUERY_STORAGE_EMULATOR_HOST", std::env::var("BIGQUERY_STORAGE_EMULATOR_HOST")?),
-        ])
+            ("BIGQUERY_EMULATOR_HOST", rest.to_owned()),
+            ("BIGQUERY_STORAGE_EMULATOR_HOST", read.to_owned()),
+        ]
+    }
+
+    /// Where bqemulator's REST API is, and its Storage Read API.
+    pub fn hosts() -> Result<(String, String)> {
+        Ok((std::env::var("BIGQUERY_EMULATOR_HOST")?, std::env::var("BIGQUERY_STORAGE_EMULATOR_HOST")?))
     }
 
     async fn post(&self, path: &str, body: &Value) -> Result<()> {

@@ -4,8 +4,8 @@
 use crate::oidc::{Signed, claims, token};
 use crate::storage_server::Finalized;
 use reqwest::Client;
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tasuki_google::objects::Buckets;
@@ -60,28 +60,31 @@ struct Counts {
     again: AtomicU64,
     sweeps: AtomicU64,
     statuses: Mutex<BTreeMap<String, u64>>,
+    /// What the services said.
+    bodies: Mutex<BTreeSet<String>>,
 }
 
 impl Eventarc {
-    /// Delivers every object that is finalized to the service of its bucket, and calls each service's sweep.
+    /// Delivers every object that is finalized to the service of its bucket, and calls each service's sweep. A service is one
+    /// process or several (`host:port` of each), which are called in turn.
     pub fn start(
         mut finalized: UnboundedReceiver<Finalized>,
         buckets: &Buckets,
-        hosts: BTreeMap<&'static str, String>,
+        services: Vec<(Role, Vec<String>)>,
         delivery: Delivery,
     ) -> Eventarc {
         let stop = CancellationToken::new();
         let counts = Arc::new(Counts::default());
-        for host in hosts.values() {
-            let caller = Caller::new(host, delivery.clone(), &counts);
+        let mut routes = BTreeMap::new();
+        for (role, hosts) in services {
+            let caller = Caller::new(hosts, delivery.clone(), &counts);
+            routes.insert(buckets.name(role.listens_to()).to_owned(), caller.clone());
             tokio::spawn(stop.clone().run_until_cancelled_owned(async move { caller.sweep().await }));
         }
-        let routes: BTreeMap<String, String> =
-            Role::ALL.map(|role| (buckets.name(role.listens_to()).to_owned(), hosts[role.as_str()].clone())).into();
         let (chance, until, counted) = (Chance::seeded(delivery.seed), stop.clone(), counts.clone());
         tokio::spawn(stop.clone().run_until_cancelled_owned(async move {
             while let Some(event) = finalized.recv().await {
-                let Some(host) = routes.get(&event.bucket) else { continue };
+                let Some(caller) = routes.get(&event.bucket) else { continue };
                 counted.events.fetch_add(1, Relaxed);
                 let copies = match chance.below(100) {
                     n if n < delivery.lost => 0,
@@ -90,8 +93,7 @@ impl Eventarc {
                 };
                 counted.lost.fetch_add(u64::from(copies == 0), Relaxed);
                 for _ in 0..copies {
-                    let caller = Caller::new(host, delivery.clone(), &counted);
-                    let event = event.clone();
+                    let (caller, event) = (caller.clone(), event.clone());
                     tokio::spawn(until.clone().run_until_cancelled_owned(async move { caller.deliver(event).await }));
                 }
             }
@@ -107,6 +109,11 @@ impl Eventarc {
     /// Deliveries that were not acknowledged and came again.
     pub fn again(&self) -> u64 {
         self.counts.again.load(Relaxed)
+    }
+
+    /// Every reply of the services until now, each text once: headers and body.
+    pub fn replies(&self) -> String {
+        self.counts.bodies.lock().expect("nobody panics with it").iter().map(|body| format!("{body}\n")).collect()
     }
 
     /// For a test that failed.
@@ -126,22 +133,26 @@ impl Eventarc {
 }
 
 /// Calls one service.
+#[derive(Clone)]
 struct Caller {
-    host: String,
+    hosts: Arc<[String]>,
+    /// Calls so far.
+    turn: Arc<AtomicUsize>,
     client: Client,
     delivery: Delivery,
     counts: Arc<Counts>,
 }
 
 impl Caller {
-    fn new(host: &str, delivery: Delivery, counts: &Arc<Counts>) -> Caller {
-        Caller { host: host.to_owned(), client: Client::new(), delivery, counts: counts.clone() }
+    fn new(hosts: Vec<String>, delivery: Delivery, counts: &Arc<Counts>) -> Caller {
+        Caller { hosts: hosts.into(), turn: Arc::default(), client: Client::new(), delivery, counts: counts.clone() }
     }
 
     async fn post(&self, path: &str, event: Option<&Finalized>) -> bool {
-        let audience = format!("https://{}{path}", self.host);
+        let host = &self.hosts[self.turn.fetch_add(1, Relaxed) % self.hosts.len()];
+        let audience = format!("https://{host}{path}");
         let token = token(&claims(&audience, CALLER, 3_600), Signed::Rightly);
-        let mut request = self.client.post(format!("http://{}{path}", self.host)).bearer_auth(token);
+        let mut request = self.client.post(format!("http://{host}{path}")).bearer_auth(token);
         if let Some(event) = event {
             request = request
                 .header("ce-specversion", "1.0")
@@ -152,14 +163,19 @@ impl Caller {
         }
         // A dropped future closes the connection, as a push that is cut does.
         let sent = tokio::time::timeout(self.delivery.ack_deadline, request.send()).await;
-        let status = match &sent {
-            Ok(Ok(response)) => response.status().as_u16().to_string(),
-            Ok(Err(_)) => "no connection".to_owned(),
-            Err(_) => "cut".to_owned(),
+        let (status, is_good) = match &sent {
+            Ok(Ok(response)) => (response.status().as_u16().to_string(), response.status().is_success()),
+            Ok(Err(_)) => ("no connection".to_owned(), false),
+            Err(_) => ("cut".to_owned(), false),
         };
         *self.counts.statuses.lock().expect("nobody panics with it").entry(format!("{path} {status}")).or_default() +=
             1;
-        sent.is_ok_and(|sent| sent.is_ok_and(|response| response.status().is_success()))
+        if let Ok(Ok(response)) = sent {
+            let headers = format!("{:?}", response.headers());
+            let body = format!("{headers} {}", response.text().await.unwrap_or_default());
+            self.counts.bodies.lock().expect("nobody panics with it").insert(body);
+        }
+        is_good
     }
 
     async fn deliver(&self, event: Finalized) {

@@ -6,20 +6,24 @@ mod chaos;
 mod eventarc;
 mod notices;
 mod service;
+mod splitters;
 
 pub use bigquery::Dataset;
 pub use chaos::Chaos;
-pub use eventarc::{Delivery, Eventarc};
+pub use eventarc::{CALLER, Delivery, Eventarc};
 pub use service::Service;
+pub use splitters::Splitters;
 
 use crate::emulators::Needs;
 use crate::model_server::{ModelServer, Script};
 use crate::oidc::Issuer;
+use crate::proxy::Proxy;
 use crate::spanner::Database;
 use crate::storage_server::{StorageServer, fresh_buckets};
 use anyhow::{Context, Result, bail, ensure};
 use notices::Topic;
-use std::collections::BTreeMap;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tasuki_google::objects::Buckets;
 use tasuki_google::settings::Role;
@@ -58,6 +62,16 @@ pub struct Setup {
     pub variables: Vec<(&'static str, String)>,
 }
 
+/// What stands between the services and what they call.
+pub struct Proxies {
+    /// Spanner's emulator.
+    pub spanner: Proxy,
+    /// Pub/Sub's emulator.
+    pub pubsub: Proxy,
+    /// The model server.
+    pub model: Proxy,
+}
+
 /// A deployment at work. Its processes end with it.
 pub struct Deployment {
     /// The buckets.
@@ -66,6 +80,8 @@ pub struct Deployment {
     pub buckets: Buckets,
     /// The store.
     pub database: Database,
+    /// Between the services and the store, Pub/Sub, the model.
+    pub proxies: Proxies,
     /// The model.
     pub model: ModelServer,
     /// The services, in the order of [`Role::ALL`].
@@ -87,6 +103,11 @@ impl Deployment {
         database.apply(&ddl::target(&pipeline).ddl()).await?;
         storage.put(&buckets.state, &names::pipeline("words"), PIPELINE)?;
         let (model, issuer, topic) = (ModelServer::start(script).await?, Issuer::start().await?, Topic::fresh().await?);
+        let proxies = Proxies {
+            spanner: Proxy::start(database.host.clone()).await?,
+            pubsub: Proxy::start(std::env::var("PUBSUB_EMULATOR_HOST")?).await?,
+            model: Proxy::start(format!("127.0.0.1:{}", model.port())).await?,
+        };
         let variables = [
             ("TASUKI_INBOX_BUCKET", buckets.inbox.clone()),
             ("TASUKI_SHARDS_BUCKET", buckets.shards.clone()),
@@ -98,18 +119,18 @@ impl Deployment {
             ("TASUKI_OIDC_JWKS", issuer.jwks.clone()),
             ("GOOGLE_CLOUD_PROJECT", "tasuki-test".to_owned()),
             ("STORAGE_EMULATOR_HOST", storage.host()),
-            ("SPANNER_EMULATOR_HOST", database.host.clone()),
-            ("PUBSUB_EMULATOR_HOST", std::env::var("PUBSUB_EMULATOR_HOST")?),
-            ("GOOGLE_GEMINI_BASE_URL", model.base()),
+            ("SPANNER_EMULATOR_HOST", proxies.spanner.host()),
+            ("PUBSUB_EMULATOR_HOST", proxies.pubsub.host()),
+            ("GOOGLE_GEMINI_BASE_URL", format!("http://{}", proxies.model.host())),
         ];
         let variables: Vec<_> = variables.into_iter().chain(setup.variables).collect();
         let mut services = BTreeMap::new();
         for role in Role::ALL {
             services.insert(role.as_str(), Service::start(role, &variables).await?);
         }
-        let hosts = services.iter().map(|(role, service)| (*role, service.host())).collect();
-        let eventarc = Eventarc::start(storage.finalized(), &buckets, hosts, setup.delivery);
-        Ok(Deployment { storage, buckets, database, model, services, eventarc, topic })
+        let hosts = Role::ALL.map(|role| (role, vec![services[role.as_str()].host()]));
+        let eventarc = Eventarc::start(storage.finalized(), &buckets, hosts.into(), setup.delivery);
+        Ok(Deployment { storage, buckets, database, proxies, model, services, eventarc, topic })
     }
 
     /// Drops a file in the inbox. Returns the run that it starts.
@@ -133,8 +154,7 @@ impl Deployment {
             for service in self.services.values() {
                 service.is_alive()?;
             }
-            let query = format!("SELECT state FROM Runs WHERE run = '{run}'");
-            let state = self.database.query(&query).await?.first().and_then(|row| Some(row[0].as_str()?.to_owned()));
+            let state = self.state(run).await?;
             let closed = !self.storage.names(&self.buckets.state).contains(&open);
             if let (Some(state), true) = (&state, closed)
                 && state != "RUNNING"
@@ -154,6 +174,26 @@ impl Deployment {
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
+    }
+
+    /// The state of a run in the store; `None` before anything of it is loaded.
+    pub async fn state(&self, run: &RunId) -> Result<Option<String>> {
+        let rows = self.database.query(&format!("SELECT state FROM Runs WHERE run = '{run}'")).await?;
+        Ok(rows.first().and_then(|row| Some(row[0].as_str()?.to_owned())))
+    }
+
+    /// Sums over the counters of a run.
+    pub async fn numbers<const N: usize>(&self, run: &RunId, sums: &str) -> Result<[u64; N]> {
+        let rows = self.database.query(&format!("SELECT {sums} FROM Counters WHERE run = '{run}'")).await?;
+        let row = rows.first().and_then(Value::as_array).context("sums are one row")?;
+        let numbers = row.iter().map(|sum| sum.as_str().map_or(Ok(0), str::parse));
+        let numbers: Vec<u64> = numbers.collect::<Result<_, _>>()?;
+        numbers.try_into().ok().with_context(|| format!("{sums} are not {N}"))
+    }
+
+    /// The notices of a run that came until now.
+    pub async fn notices(&self, run: &RunId) -> Result<Vec<Value>> {
+        self.topic.of(run).await
     }
 
     /// The invariants that hold at a run's end, whatever went wrong on the way: every row in the store once, or in failures
@@ -177,9 +217,25 @@ impl Deployment {
         ensure!(loaded + failed == rows, "{loaded} loaded and {failed} failed of {rows}\n{}", self.logs());
         let shards = one(format!("SELECT COUNT(*) FROM Ledger WHERE run = '{run}'")).await?;
         ensure!(sum("shards").await? == shards, "the counters have another number of shards than the ledger");
-        let notices = self.topic.of(run).await?;
-        ensure!(notices.len() == 1, "completion notices of the run: {notices:?}");
+        let notices = self.notices(run).await?;
+        let ids: BTreeSet<&str> = notices.iter().filter_map(|notice| notice["attributes"]["ce-id"].as_str()).collect();
+        ensure!(ids.len() == 1, "completion notices of the run: {notices:?}");
         Ok(())
+    }
+
+    /// All that may be read outside of the buckets and the store: what the services wrote and replied, notices, and of every
+    /// object what an event of it tells.
+    pub async fn texts_of(&self, runs: &[&RunId]) -> Result<Vec<(String, String)>> {
+        let mut texts = vec![("the replies".to_owned(), self.eventarc.replies())];
+        texts.extend(self.services.iter().map(|(role, service)| (format!("the {role}"), service.output())));
+        for run in runs {
+            texts.push((format!("the notice of {run}"), format!("{:?}", self.notices(run).await?)));
+        }
+        let buckets = [&self.buckets.inbox, &self.buckets.shards, &self.buckets.answers, &self.buckets.state];
+        for bucket in buckets {
+            texts.push((format!("names in {bucket}"), self.storage.resources(bucket)));
+        }
+        Ok(texts)
     }
 
     /// What the services said until now, for a test that failed.

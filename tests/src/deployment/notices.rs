@@ -2,7 +2,8 @@
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use tasuki_relay::clock::Chance;
 use tasuki_relay::names::RunId;
 
@@ -15,6 +16,8 @@ pub struct Topic {
     pub name: String,
     subscription: String,
     at: String,
+    /// By message: nothing is acknowledged, so a message may be pulled again.
+    heard: Mutex<BTreeMap<String, Value>>,
 }
 
 impl Topic {
@@ -25,6 +28,7 @@ impl Topic {
             name: format!("projects/tasuki-test/topics/t{id}"),
             subscription: format!("projects/tasuki-test/subscriptions/t{id}"),
             at: format!("http://{}/v1", std::env::var("PUBSUB_EMULATOR_HOST")?),
+            heard: Mutex::default(),
         };
         let client = reqwest::Client::new();
         for (name, body) in [(&topic.name, json!({})), (&topic.subscription, json!({"topic": topic.name}))] {
@@ -34,22 +38,26 @@ impl Topic {
         Ok(topic)
     }
 
-    /// The ids of the notices of a run that came until now.
-    pub async fn of(&self, run: &RunId) -> Result<BTreeSet<String>> {
-        let (client, mut ids, mut empty) = (reqwest::Client::new(), BTreeSet::new(), 0);
+    /// The notices of a run that came until now, each that was published once: attributes, data.
+    pub async fn of(&self, run: &RunId) -> Result<Vec<Value>> {
+        let (client, mut empty) = (reqwest::Client::new(), 0);
         while empty < EMPTY_PULLS {
             let pull = client.post(format!("{}/{}:pull", self.at, self.subscription));
             let body = json!({"maxMessages": 100, "returnImmediately": true}).to_string();
             let pulled: Value = serde_json::from_slice(&pull.body(body).send().await?.bytes().await?)?;
             let messages = pulled["receivedMessages"].as_array().cloned().unwrap_or_default();
             empty += u32::from(messages.is_empty());
-            for received in messages {
-                let attributes = &received["message"]["attributes"];
-                if attributes["ce-subject"].as_str() == Some(run.as_str()) {
-                    ids.insert(attributes["ce-id"].as_str().context("a notice has an id")?.to_owned());
-                }
+            for mut received in messages {
+                let message = received["message"].take();
+                let id = message["messageId"].as_str().context("a message has an id")?.to_owned();
+                self.heard().insert(id, message);
             }
         }
-        Ok(ids)
+        let is_of = |message: &&Value| message["attributes"]["ce-subject"].as_str() == Some(run.as_str());
+        Ok(self.heard().values().filter(is_of).cloned().collect())
+    }
+
+    fn heard(&self) -> MutexGuard<'_, BTreeMap<String, Value>> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -57,6 +57,13 @@ impl Service {
         self.ready().await
     }
 
+    /// The most memory that its process ever had, in bytes (`VmHWM` of Linux); `None` elsewhere, and when it is gone.
+    pub fn peak_memory(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child().id())).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        Some(1024 * line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?)
+    }
+
     /// Its process is gone.
     pub fn has_ended(&self) -> Result<bool> {
         Ok(self.child().try_wait()?.is_some())

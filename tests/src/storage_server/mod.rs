@@ -107,6 +107,12 @@ impl StorageServer {
         self.address.to_string()
     }
 
+    /// From now on large bodies are kept in files, for as long as the server runs.
+    pub fn on_disk(&self) -> anyhow::Result<()> {
+        self.served.store().folder = Some(tempfile::tempdir()?);
+        Ok(())
+    }
+
     /// Tells of every object that is written from now on, in order, also of those whose writer never hears of it.
     pub fn finalized(&self) -> UnboundedReceiver<Finalized> {
         let (listener, events) = unbounded_channel();
@@ -142,20 +148,37 @@ impl StorageServer {
 
     /// Writes an object, whatever is there: as a user drops a file.
     pub fn put(&self, bucket: &str, name: &str, body: impl Into<Bytes>) -> anyhow::Result<Generation> {
+        self.write(bucket, name, body.into(), Sent::default())
+    }
+
+    /// The same, said to be packed: as `gcloud storage cp --gzip-local` does it (`Content-Encoding: gzip`).
+    pub fn put_gzip(&self, bucket: &str, name: &str, body: impl Into<Bytes>) -> anyhow::Result<Generation> {
+        self.write(bucket, name, body.into(), Sent { content_encoding: Some("gzip".to_owned()), ..Sent::default() })
+    }
+
+    fn write(&self, bucket: &str, name: &str, body: Bytes, sent: Sent) -> anyhow::Result<Generation> {
         let (bucket, name) = (bucket.to_owned(), name.to_owned());
-        let insert = Insert { bucket, name, if_generation: None, sent: Sent::default() };
-        let written = self.served.store().write(insert, body.into());
+        let written = self.served.store().write(Insert { bucket, name, if_generation: None, sent }, body);
         written.map(|stored| stored.generation).map_err(|status| anyhow!("not written: {status}"))
     }
 
     /// The live body of an object.
     pub fn body(&self, bucket: &str, name: &str) -> Option<Bytes> {
-        self.served.store().find(bucket, name, None).ok().map(|stored| stored.body.clone())
+        self.served.store().find(bucket, name, None).ok().map(|stored| stored.body.bytes())
     }
 
     /// The custom metadata of an object.
     pub fn metadata(&self, bucket: &str, name: &str) -> Option<BTreeMap<String, String>> {
         self.served.store().find(bucket, name, None).ok().map(|stored| stored.metadata.clone())
+    }
+
+    /// What events tell of the objects in a bucket.
+    pub fn resources(&self, bucket: &str) -> String {
+        let store = self.served.store();
+        store
+            .bucket(bucket)
+            .map(|objects| objects.values().map(|stored| format!("{}\n", stored.json())).collect())
+            .unwrap_or_default()
     }
 
     /// The names in a bucket, in their order.

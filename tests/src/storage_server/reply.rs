@@ -5,9 +5,11 @@ use data_encoding::BASE64;
 use futures::stream::{self, BoxStream, StreamExt};
 use http_body_util::{Either, Full, StreamBody};
 use hyper::body::Frame;
+use hyper::http::request::Parts;
 use hyper::http::response::Builder;
 use hyper::{Response, StatusCode};
 use serde_json::{Map, Value, json};
+use std::io::Read;
 use std::time::Duration;
 
 /// The connection is to be broken.
@@ -41,8 +43,17 @@ pub(super) fn incomplete(received: usize) -> Reply {
 }
 
 /// A body, or the part of it that the header Range asks for.
-pub(super) fn media(stored: &Stored, range: Option<&str>, fault: Option<Fault>) -> Reply {
-    let size = stored.body.len();
+///
+/// What is stored as `gzip` goes out as it is only to who accepts that; else unpacked and whole, Range or not, while size and
+/// checksum remain those of the stored bytes ("Transcoding of gzip-compressed files" of Cloud Storage's documentation).
+pub(super) fn media(stored: &Stored, head: &Parts, fault: Option<Fault>) -> Reply {
+    let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
+    let encoding = stored.content_encoding.as_deref();
+    let is_packed = encoding == Some("gzip");
+    let as_stored = !is_packed || header("accept-encoding").is_some_and(|all| all.contains("gzip"));
+    let body = stored.body.bytes();
+    let (body, range) = if as_stored { (body, header("range")) } else { (unpacked(&body), None) };
+    let size = body.len();
     let Some(asked) = range.map_or(Some(0..size), |range| parse_range(range, size)) else {
         return error(StatusCode::RANGE_NOT_SATISFIABLE, "the range begins behind the end");
     };
@@ -52,9 +63,12 @@ pub(super) fn media(stored: &Stored, range: Option<&str>, fault: Option<Fault>) 
         .header("content-type", &stored.content_type)
         .header("x-goog-generation", stored.generation)
         .header("x-goog-metageneration", 1)
-        .header("x-goog-stored-content-length", size)
-        .header("x-goog-stored-content-encoding", "identity")
+        .header("x-goog-stored-content-length", stored.body.len())
+        .header("x-goog-stored-content-encoding", encoding.unwrap_or("identity"))
         .header("x-goog-storage-class", "STANDARD");
+    if is_packed && as_stored {
+        builder = builder.header("content-encoding", "gzip");
+    }
     if fault != Some(Fault::NoChecksum) {
         let wrong = || BASE64.encode(&[0xff; 4]);
         let sum = if fault == Some(Fault::WrongChecksum) { wrong() } else { stored.crc32c_text() };
@@ -66,7 +80,14 @@ pub(super) fn media(stored: &Stored, range: Option<&str>, fault: Option<Fault>) 
     if range.is_some() {
         builder = builder.header("content-range", format!("bytes {}-{}/{size}", asked.start, asked.end - 1));
     }
-    whole(builder, stored.body.slice(asked))
+    whole(builder, body.slice(asked))
+}
+
+/// The text in gzip data; as it is, if it is none.
+fn unpacked(body: &Bytes) -> Bytes {
+    let mut text = Vec::new();
+    let read = flate2::read::MultiGzDecoder::new(body.as_ref()).read_to_end(&mut text);
+    read.map_or_else(|_| body.clone(), |_| text.into())
 }
 
 /// `bytes=a-b` and `bytes=a-`; `None` when it begins behind the end.

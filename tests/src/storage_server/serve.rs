@@ -128,7 +128,7 @@ impl Served {
     fn read(&self, call: &Call, head: &Parts, fault: Option<Fault>) -> Result<Reply, Refused> {
         let store = self.store();
         let stored = store.find(&call.bucket, &call.name, call.number("generation")?)?;
-        Ok(reply::media(stored, header(head, "range"), fault))
+        Ok(reply::media(stored, head, fault))
     }
 
     fn stat(&self, call: &Call) -> Result<Reply, Refused> {

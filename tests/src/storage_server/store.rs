@@ -6,10 +6,15 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use tasuki_relay::clock::{Clock, Millis};
 use tasuki_relay::ports::Generation;
 use tokio::sync::mpsc::UnboundedSender;
+
+/// With a folder, bodies from this size on go there.
+const FILE_FROM: usize = 64 << 10;
 
 /// A version of an object. The one before is gone when it is written: buckets here keep no versions.
 #[derive(Clone, Debug)]
@@ -19,9 +24,43 @@ pub(super) struct Stored {
     pub(super) generation: Generation,
     created: Millis,
     pub(super) content_type: String,
+    /// `gzip`, if whoever wrote it says that it is packed.
+    pub(super) content_encoding: Option<String>,
     pub(super) metadata: BTreeMap<String, String>,
     crc32c: u32,
-    pub(super) body: Bytes,
+    pub(super) body: Body,
+}
+
+/// What an object holds.
+#[derive(Clone, Debug)]
+pub(super) enum Body {
+    Memory(Bytes),
+    /// In a file, which is never changed; with its length.
+    File(Arc<Path>, usize),
+}
+
+impl Body {
+    /// In `folder`, if one is given, unless it is small.
+    fn new(bytes: Bytes, folder: Option<&Path>, generation: Generation) -> std::io::Result<Body> {
+        let Some(folder) = folder.filter(|_| bytes.len() >= FILE_FROM) else { return Ok(Body::Memory(bytes)) };
+        let path: Arc<Path> = folder.join(generation.to_string()).into();
+        std::fs::write(&path, &bytes)?;
+        Ok(Body::File(path, bytes.len()))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Body::Memory(bytes) => bytes.len(),
+            Body::File(_, length) => *length,
+        }
+    }
+
+    pub(super) fn bytes(&self) -> Bytes {
+        match self {
+            Body::Memory(bytes) => bytes.clone(),
+            Body::File(path, _) => std::fs::read(path).expect("files here stay as they are").into(),
+        }
+    }
 }
 
 impl Stored {
@@ -38,6 +77,7 @@ impl Stored {
             "timeFinalized": self.created,
             "updated": self.created,
             "contentType": self.content_type,
+            "contentEncoding": self.content_encoding.as_deref().unwrap_or_default(),
             "storageClass": "STANDARD",
             "crc32c": self.crc32c_text(),
             "metadata": self.metadata,
@@ -55,6 +95,7 @@ impl Stored {
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub(super) struct Sent {
     pub(super) content_type: Option<String>,
+    pub(super) content_encoding: Option<String>,
     pub(super) crc32c: Option<String>,
     pub(super) metadata: BTreeMap<String, String>,
 }
@@ -98,6 +139,8 @@ pub(super) struct Store {
     /// By bucket: how much older than they are its objects say to be.
     pub(super) aged: BTreeMap<String, Duration>,
     pub(super) listeners: Vec<UnboundedSender<Finalized>>,
+    /// Where large bodies are kept, if not in memory.
+    pub(super) folder: Option<tempfile::TempDir>,
 }
 
 impl Store {
@@ -110,6 +153,7 @@ impl Store {
             last_created: Millis::default(),
             aged: BTreeMap::new(),
             listeners: Vec::new(),
+            folder: None,
         }
     }
 
@@ -151,7 +195,11 @@ impl Store {
         let crc32c = crc32c::crc32c(&body);
         let age = self.aged.get(&bucket).copied().unwrap_or_default();
         let created = Millis(now.0.saturating_sub(age.as_millis() as u64));
-        let stored = Stored { bucket, name, generation, created, content_type, metadata: sent.metadata, crc32c, body };
+        let Sent { content_encoding, metadata, .. } = sent;
+        let folder = self.folder.as_ref().map(tempfile::TempDir::path);
+        let body = Body::new(body, folder, generation).map_err(|_| StatusCode::INSUFFICIENT_STORAGE)?;
+        let stored =
+            Stored { bucket, name, generation, created, content_type, content_encoding, metadata, crc32c, body };
         if sent.crc32c.is_some_and(|told| told != stored.crc32c_text()) {
             return Err(StatusCode::BAD_REQUEST);
         }

@@ -7,10 +7,9 @@ use tasuki_relay::names::RunId;
 use tasuki_tests::deployment::{Chaos, Dataset, Delivery, Deployment, Setup};
 use tasuki_tests::emulators::{Needs, trial};
 use tasuki_tests::model_server::Script;
-use tasuki_tests::storage_server::{Fault, On, Op};
 use tokio_util::sync::CancellationToken;
 
-const EMULATORS: &[Needs] = &[Needs::Spanner, Needs::PubSub];
+pub(crate) const EMULATORS: &[Needs] = &[Needs::Spanner, Needs::PubSub];
 
 pub fn trials() -> Vec<Trial> {
     vec![
@@ -22,25 +21,23 @@ pub fn trials() -> Vec<Trial> {
             aborting,
         ),
         trial("a_bigquery_table_becomes_rows_in_spanner_and_one_notice", EVERYTHING, a_table),
-        trial("replies_of_storage_that_are_lost_pay_for_nothing_twice", EMULATORS, lost_replies),
-        trial("an_outage_of_storage_is_outlived", EMULATORS, outage),
         trial("with_every_event_lost_the_sweeps_bring_every_row_home", EMULATORS, sweeps_alone),
         trial("services_that_are_killed_stopped_and_terminated_lose_nothing", EMULATORS, blows),
     ]
 }
 
-const EVERYTHING: &[Needs] = &[Needs::Spanner, Needs::PubSub, Needs::BigQuery];
+pub(crate) const EVERYTHING: &[Needs] = &[Needs::Spanner, Needs::PubSub, Needs::BigQuery];
 
-const ROWS: u64 = 300;
+pub(crate) const ROWS: u64 = 300;
 
-async fn completes(deployment: &Deployment, run: &RunId, rows: u64) -> Result<()> {
+pub(crate) async fn completes(deployment: &Deployment, run: &RunId, rows: u64) -> Result<()> {
     let state = deployment.end_of(run).await?;
     ensure!(state == "COMPLETE", "the run ended {state}");
     deployment.check_end(run, rows).await
 }
 
 /// Every prompt is another one: as many calls as rows.
-fn paid_once(deployment: &Deployment, rows: u64) -> Result<()> {
+pub(crate) fn paid_once(deployment: &Deployment, rows: u64) -> Result<()> {
     let calls = deployment.model.tally().calls();
     ensure!(calls == rows, "{calls} calls for {rows} rows");
     Ok(())
@@ -77,39 +74,12 @@ async fn aborting() -> Result<()> {
 async fn a_table() -> Result<()> {
     let rows = 3_000;
     let dataset = Dataset::fresh(rows).await?;
-    let setup = Setup { variables: dataset.variables()?, ..Setup::default() };
+    let (rest, read) = Dataset::hosts()?;
+    let setup = Setup { variables: dataset.variables(&rest, &read), ..Setup::default() };
     let deployment = Deployment::start(Script::default(), setup).await?;
     let run = deployment.drop_file("entries.run.toml", dataset.run_file())?;
     completes(&deployment, &run, rows).await?;
     paid_once(&deployment, rows)?;
-    Ok(())
-}
-
-async fn lost_replies() -> Result<()> {
-    let deployment = Deployment::start(Script::default(), Setup::default()).await?;
-    for bucket in [&deployment.buckets.shards, &deployment.buckets.answers, &deployment.buckets.state] {
-        deployment.storage.fault(On::op(Op::Insert).bucket(bucket), 10, Fault::LostReply);
-    }
-    let run = deployment.drop_rows("rows.jsonl", 0..ROWS)?;
-    completes(&deployment, &run, ROWS).await?;
-    ensure!(deployment.storage.faults_left() == 0, "{} faults were not met", deployment.storage.faults_left());
-    paid_once(&deployment, ROWS)?;
-    Ok(())
-}
-
-async fn outage() -> Result<()> {
-    let delivery = Delivery { sweep_every: Duration::from_secs(2), ..Delivery::default() };
-    let script = Script::default().latency(Duration::from_millis(300));
-    let deployment = Deployment::start(script, Setup { delivery, ..Setup::default() }).await?;
-    let run = deployment.drop_rows("rows.jsonl", 0..ROWS)?;
-    while deployment.model.tally().calls() < ROWS / 4 {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    deployment.storage.fault(On::any(), u32::MAX, Fault::Status(503));
-    tokio::time::sleep(Duration::from_secs(15)).await;
-    deployment.storage.heal(); // what was answered meanwhile is in memory, and written now
-    completes(&deployment, &run, ROWS).await?;
-    paid_once(&deployment, ROWS)?;
     Ok(())
 }
 

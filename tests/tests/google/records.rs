@@ -4,7 +4,6 @@ use anyhow::{Result, ensure};
 use futures::future::join_all;
 use libtest_mimic::Trial;
 use std::sync::Arc;
-use std::time::Duration;
 use tasuki_google::connect::Endpoint;
 use tasuki_google::records::SpannerRecords;
 use tasuki_relay::ddl;
@@ -12,12 +11,14 @@ use tasuki_relay::names::ShardIndex;
 use tasuki_relay::pipeline::Pipeline;
 use tasuki_relay::ports::{Loaded, Part, Records, RecordsError, RunState};
 use tasuki_tests::build::{answer, failed, part, pipeline, run_id, with_totals};
-use tasuki_tests::cut::Cut;
 use tasuki_tests::emulators::{Needs, trial};
+use tasuki_tests::proxy::Proxy;
 use tasuki_tests::spanner::Database;
 use tasuki_tests::suites::records::records_suite;
 
 pub(crate) const S0: ShardIndex = ShardIndex(0);
+/// Of a part's commit alone: no other request names this column of the ledger.
+pub(crate) const COMMIT: &[u8] = b"generation";
 /// Transactions at once, where the test does not look at them.
 pub(crate) const AT_ONCE: usize = 8;
 
@@ -127,25 +128,15 @@ async fn doubled(needs: Needs) -> Result<()> {
 async fn a_lost_reply_is_no_second_load() -> Result<()> {
     let target = pipeline("themes");
     let (database, direct) = with_table(&target).await?;
-    // Only the commit of a ledger row names this column.
-    let cut = Cut::start(database.host.clone(), b"generation").await?;
+    let proxy = Proxy::start(database.host.clone()).await?;
     let mut through = database.clone();
-    through.host = cut.address.to_string();
+    through.host = proxy.host();
     let records = open(&through, 1).await?;
     let one = part(&target, 1, S0, vec![(1, answer("f")), (2, answer("f"))]);
 
-    let loading = tokio::spawn({
-        let (records, one) = (records.clone(), one.clone());
-        async move { records.load(&one).await }
-    });
-    let committed = async {
-        while !count(&database, "Ledger").await.is_ok_and(|rows| rows == 1) {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        true
-    };
-    ensure!(cut.when(committed).await, "no commit went by");
-    let loaded = loading.await?;
+    proxy.lose(COMMIT, 1);
+    let loaded = records.load(&one).await;
+    ensure!(proxy.lost(COMMIT) == 1, "no commit went by");
     ensure!(
         matches!(loaded, Ok(Loaded::Now(_) | Loaded::Already) | Err(RecordsError::Unknown(_))),
         "a part that is loaded was refused: {loaded:?}"

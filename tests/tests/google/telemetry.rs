@@ -1,51 +1,19 @@
-//! Spans and metrics by OTLP, into a collector of this file's own.
+//! Spans and metrics by OTLP, into a collector.
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
 use libtest_mimic::Trial;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
-use std::convert::Infallible;
-use std::sync::{Arc, Mutex, PoisonError};
 use tasuki_google::telemetry::{self, Settings, Traceparent, collector, current_traceparent, with_parent};
+use tasuki_tests::collector::Collector;
 use tasuki_tests::emulators::trial;
-use tokio::net::TcpListener;
 use tracing::Instrument;
 
 pub fn trials() -> Vec<Trial> {
     vec![trial("spans_and_metrics_of_a_run_reach_the_collector_in_one_trace", &[], exported)]
-}
-
-/// What a collector was sent: path, body.
-type Sent = Arc<Mutex<Vec<(String, Bytes)>>>;
-
-async fn take(sent: Sent, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-    let path = request.uri().path().to_owned();
-    if let Ok(body) = request.into_body().collect().await {
-        sent.lock().unwrap_or_else(PoisonError::into_inner).push((path, body.to_bytes()));
-    }
-    Ok(Response::new(Full::default()))
-}
-
-/// Listens for as long as the runtime lives; returns its address.
-async fn listen(sent: Sent) -> Result<String> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let address = format!("http://{}", listener.local_addr()?);
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let sent = sent.clone();
-            let service = service_fn(move |request| take(sent.clone(), request));
-            tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
-        }
-    });
-    Ok(address)
 }
 
 /// A leg's work on one shard, as the legs do it; returns the `traceparent` that its object gets.
@@ -59,8 +27,8 @@ async fn work(run: &str) -> Option<String> {
 }
 
 async fn exported() -> Result<()> {
-    let sent = Sent::default();
-    let endpoint = collector(&listen(sent.clone()).await?)?;
+    let collected = Collector::start().await?;
+    let endpoint = collector(&collected.address)?;
     let settings =
         Settings { name: "tasuki-test", project: Some("p".into()), filter: Some("off".into()), otlp: Some(endpoint) };
     let telemetry = telemetry::start(&settings)?;
@@ -76,7 +44,7 @@ async fn exported() -> Result<()> {
     tracing::info_span!(target: "hyper", "of another crate").in_scope(|| ());
     telemetry.stop().await;
 
-    let sent = sent.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let sent = collected.sent();
     let spans: Vec<Span> = spans(&sent)?;
     let named = |name: &str, trace: &[u8]| {
         let found = spans.iter().find(|span| span.name == name && span.trace_id == trace);

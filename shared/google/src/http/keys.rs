@@ -61,9 +61,12 @@ impl Keys {
         let older = |time: Option<Millis>, than| time.is_none_or(|time| now.since(time) >= than);
         let wanted = !known.keys.contains_key(name) || older(known.fetched, FRESH_FOR);
         if wanted && older(known.tried, ASKED_AGAIN_AFTER) {
-            known.tried = Some(now);
-            if let Some(keys) = self.fetch().await {
-                (known.keys, known.fetched) = (keys, Some(now));
+            known.tried = Some(now); // a caller that goes away meanwhile has tried as well
+            let keys = self.fetch().await;
+            // From its end: who waited for an address that hangs would else begin the next fetch, one after the other.
+            known.tried = Some(self.clock.now());
+            if let Some(keys) = keys {
+                (known.keys, known.fetched) = (keys, known.tried);
             }
         }
         // Keys that are known go on to count while their address cannot be reached.

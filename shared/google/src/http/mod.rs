@@ -3,6 +3,7 @@
 mod acknowledge;
 mod callers;
 mod event;
+mod first;
 mod keys;
 mod limits;
 mod serve;

@@ -3,6 +3,7 @@
 use super::acknowledge::{Acknowledgement, acknowledge};
 use super::callers::Callers;
 use super::event::{self, NotAHint};
+use super::first;
 use super::limits::{BODY_MAX, BODY_WITHIN, CONNECTIONS_MAX, HEAD_WITHIN, IDLE_PING, STOP_WITHIN, STREAMS_MAX};
 use crate::settings::Role;
 use crate::telemetry;
@@ -90,8 +91,7 @@ pub async fn serve(listener: TcpListener, server: Server) -> io::Result<()> {
         });
         let (watcher, builder) = (graceful.watcher(), builder.clone());
         tokio::spawn(async move {
-            // Which HTTP it is is read without a limit: who says nothing at all would keep its place for ever.
-            if matches!(timeout(HEAD_WITHIN, stream.readable()).await, Ok(Ok(()))) {
+            if let Ok(Ok(stream)) = timeout(HEAD_WITHIN, first::told(stream)).await {
                 // A connection that breaks is the caller's to tell: it delivers again.
                 let _ = watcher.watch(builder.serve_connection(TokioIo::new(stream), service)).await;
             }
