@@ -27,6 +27,11 @@ fn dir() -> impl TypedValueParser<Value = PathBuf> {
     OsStringValueParser::new().map(|dir| PathBuf::from(if dir.is_empty() { DIR.into() } else { dir }))
 }
 
+/// An empty variable counts as unset: that is decided by who reads it.
+fn file() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
+}
+
 /// Asks Gemini about every row of a file, and puts the answers into a table: each row once, no call paid for twice.
 #[derive(Debug, Parser)]
 #[command(name = "tasuki", version, after_help = TASTE, max_term_width = 120)]
@@ -34,6 +39,9 @@ pub(crate) struct Cli {
     /// The folder that holds the runs: files, answers, and the database tasuki.db
     #[arg(long, global = true, default_value = DIR, env = "TASUKI_DIR", value_name = "DIR", value_parser = dir())]
     pub(crate) dir: PathBuf,
+    /// A deployment in Google Cloud instead of the folder: its file, from `terraform output -json deployment > tasuki.json`
+    #[arg(long, global = true, env = "TASUKI_DEPLOYMENT", value_name = "FILE", conflicts_with = "dir", value_parser = file())]
+    pub(crate) deployment: Option<PathBuf>,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -86,6 +94,15 @@ Examples:
     /// Shows the rows of a run that failed, and why
     #[command(after_help = "Examples:\n  tasuki failures\n  tasuki failures r5x --format jsonl")]
     Failures(Rows),
+    /// Checks a deployment without changing anything: settings, rights, tables, model; says what to do
+    #[command(after_help = "\
+Examples:
+  tasuki --deployment tasuki.json doctor
+  tasuki --deployment tasuki.json doctor --json | jq '.checks[] | select(.state != \"ok\")'
+
+Works with your own credentials (gcloud auth application-default login). What you have no right to see is told as unknown,
+with the permission that it takes. No call is paid for. The exit code is 1 where a check fails, else 0.")]
+    Doctor(Doctor),
     /// Writes the tables that pipelines need in Spanner, as DDL; only for Tasuki in Google Cloud
     #[command(after_help = "\
 Examples:
@@ -150,6 +167,16 @@ pub(crate) struct Status {
     /// The run, or the start of its name; all runs without it
     #[arg(value_name = "RUN")]
     pub(crate) run: Option<String>,
+    /// Stays with the run until it ends, and ends as `run` does
+    #[arg(long, requires = "run", conflicts_with = "json")]
+    pub(crate) follow: bool,
+    /// One JSON object on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
     /// One JSON object on stdout
     #[arg(long)]
     pub(crate) json: bool,

@@ -1,7 +1,8 @@
 //! `tasuki run`
 
 use super::drive::Job;
-use super::{Exit, line};
+use super::Exit;
+use crate::show::line;
 use crate::cli;
 use crate::home::Home;
 use crate::model;
