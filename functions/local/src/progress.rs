@@ -129,7 +129,8 @@ mod tests {
 
     #[test]
     fn the_text_says_what_there_is_to_say() {
-        let shown = Shown { done: 50, total: Some(1_050), failed: 2, in_flight: Some(1_200), busy: 0, tokens: (10, 20) };
+        let shown =
+            Shown { done: 50, total: Some(1_050), failed: 2, in_flight: Some(1_200), busy: 0, tokens: (10, 20) };
         assert_eq!(text(&shown, 10.0), "2 failed, 10 rows/s, 2 minutes left, 1,200 in flight, 10 + 20 tokens");
         assert_eq!(text(&Shown::default(), 0.0), "0 failed, 0 rows/s");
     }

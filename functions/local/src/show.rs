@@ -141,13 +141,13 @@ pub(crate) fn quoted(word: &str) -> String {
 }
 
 /// A command line of ours as a person would type it.
-pub(crate) fn line(dir: &Path, words: &[&str]) -> String {
+pub(crate) fn line<W: AsRef<str>>(dir: &Path, words: &[W]) -> String {
     let mut line = String::from("tasuki");
     if dir != Path::new(".tasuki") {
         line += &format!(" --dir {}", quoted(&dir.to_string_lossy()));
     }
     for word in words {
-        line = line + " " + &quoted(word);
+        line = line + " " + &quoted(word.as_ref());
     }
     line
 }

@@ -3,12 +3,14 @@
 
 mod bigquery;
 mod chaos;
+mod command;
 mod eventarc;
 mod notices;
 mod service;
 
 pub use bigquery::Dataset;
 pub use chaos::Chaos;
+pub use command::{Desk, Done, ended};
 pub use eventarc::{Delivery, Eventarc};
 pub use service::Service;
 
@@ -56,6 +58,10 @@ pub struct Setup {
     pub spanner_faults: bool,
     /// Variables for all services beside the usual ones.
     pub variables: Vec<(&'static str, String)>,
+}
+
+fn lines(rows: impl Iterator<Item = u64>) -> String {
+    rows.map(|row| format!("{{\"id\":\"k{row:06}\",\"text\":\"entry {row}\"}}\n")).collect()
 }
 
 /// A deployment at work. Its processes end with it.
@@ -114,8 +120,7 @@ impl Deployment {
 
     /// Drops a file in the inbox. Returns the run that it starts.
     pub fn drop_rows(&self, file: &str, rows: impl Iterator<Item = u64>) -> Result<RunId> {
-        let lines: String = rows.map(|row| format!("{{\"id\":\"k{row:06}\",\"text\":\"entry {row}\"}}\n")).collect();
-        self.drop_file(file, lines)
+        self.drop_file(file, lines(rows))
     }
 
     /// The same with any file.

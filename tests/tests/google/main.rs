@@ -2,6 +2,8 @@
 
 mod bigquery;
 mod bigquery_jobs;
+mod command;
+mod doctor;
 mod end_to_end;
 mod model;
 mod notice;
@@ -15,6 +17,8 @@ fn main() {
     let trials: Vec<Vec<Trial>> = vec![
         bigquery::trials(),
         bigquery_jobs::trials(),
+        command::trials(),
+        doctor::trials(),
         end_to_end::trials(),
         model::trials(),
         notice::trials(),

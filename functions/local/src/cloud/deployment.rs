@@ -282,7 +282,9 @@ pub(super) mod tests {
 
     #[test]
     fn another_version_and_a_file_that_is_no_json_are_told() {
-        for (text, said) in [("[1]", "no JSON object"), ("{", "no JSON object"), ("{\"version\":2}", "its version is 2")] {
+        for (text, said) in
+            [("[1]", "no JSON object"), ("{", "no JSON object"), ("{\"version\":2}", "its version is 2")]
+        {
             let told = Deployment::parse(text).unwrap_err();
             assert!(told.contains(said) && told.contains("terraform output"), "{told}");
         }

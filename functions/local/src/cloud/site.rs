@@ -28,16 +28,20 @@ pub(super) struct Deployed {
 impl Deployed {
     /// Opens buckets and store with the user's credentials.
     pub(super) async fn open(file: &Path, deployment: Deployment) -> Result<Deployed> {
-        let buckets = Buckets {
-            inbox: deployment.inbox_bucket.clone(),
-            shards: deployment.shards_bucket.clone(),
-            answers: deployment.answers_bucket.clone(),
-            state: deployment.state_bucket.clone(),
-        };
-        let objects = GoogleObjects::new(&endpoint("STORAGE_EMULATOR_HOST")?, buckets, Arc::new(|| None)).await?;
-        let books = books(&deployment).await?;
+        let (objects, books) = (objects(&deployment).await?, books(&deployment).await?);
         Ok(Deployed { deployment, objects: Arc::new(objects), books, clock: Clock::system(), file: file.to_owned() })
     }
+}
+
+/// The deployment's buckets.
+pub(super) async fn objects(deployment: &Deployment) -> Result<GoogleObjects> {
+    let buckets = Buckets {
+        inbox: deployment.inbox_bucket.clone(),
+        shards: deployment.shards_bucket.clone(),
+        answers: deployment.answers_bucket.clone(),
+        state: deployment.state_bucket.clone(),
+    };
+    Ok(GoogleObjects::new(&endpoint("STORAGE_EMULATOR_HOST")?, buckets, Arc::new(|| None)).await?)
 }
 
 /// The deployment's store.

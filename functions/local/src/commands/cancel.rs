@@ -1,8 +1,8 @@
 //! `tasuki cancel`
 
+use super::Exit;
 use super::drive::{self, End};
 use super::runs::{self, Run};
-use super::Exit;
 use crate::cli;
 use crate::home::Home;
 use crate::model::NoModel;
@@ -43,7 +43,7 @@ pub(crate) async fn cancel(dir: &Path, args: cli::Cancel) -> Result<Exit> {
         }
         Err(holder) => {
             eprintln!("{holder} works in {}: it seals the run", home.dir.display());
-            wait(&home, &run, PATIENCE).await?;
+            wait(&home, &run, (PATIENCE, LOOK_EVERY)).await?;
         }
     }
     report(&home, &runs::one(&home, &run.run).await?, args.json).await
@@ -60,11 +60,11 @@ pub(crate) async fn mark(site: &dyn Site, run: &Run) -> Result<bool> {
     Ok(true)
 }
 
-/// Waits for whoever works on the run to end it.
-pub(crate) async fn wait(site: &dyn Site, run: &Run, most: Duration) -> Result<()> {
+/// Waits for whoever works on the run to end it: so long at most, and looks so often.
+pub(crate) async fn wait(site: &dyn Site, run: &Run, (most, every): (Duration, Duration)) -> Result<()> {
     let asked = site.clock().instant();
     while site.clock().instant().duration_since(asked) < most && !runs::one(site, &run.run).await?.is_ended() {
-        sleep(LOOK_EVERY).await;
+        sleep(every).await;
     }
     Ok(())
 }

@@ -1,13 +1,14 @@
 //! One file through the relay: dropped, driven to its end, or followed where another process drives it.
 
-use super::runs::{self, Run};
+use super::Exit;
 use super::follow::follow;
-use super::{Exit, summary};
+use super::report::Report;
+use super::runs::{self, Run};
 use crate::home::{Holder, Home, Lock};
 use crate::model::{Answerer, Chosen};
 use crate::progress::{DRAW_EVERY, Progress, Shown};
 use crate::relay::{News, Plan, Relay};
-use crate::show::{number, rows};
+use crate::show::number;
 use crate::signals::Stop;
 use crate::site::Site;
 use anyhow::{Context, Result, bail};
@@ -93,8 +94,7 @@ impl Job<'_> {
         store_pipeline(&self.home, &self.pipeline.name, self.pipeline_text).await?;
         let found = self.begin().await?;
         if found.is_ended() {
-            self.summary(&found).already().await?;
-            return Ok(exit_of(&found));
+            return self.report().already(&found).await;
         }
         self.home.begun_by(&found.run, self.chosen.answerer)?;
         eprintln!("run {}: {} with pipeline {}", found.run, self.called, self.pipeline.name);
@@ -109,7 +109,7 @@ impl Job<'_> {
         let started = self.home.clock.instant();
         let relay = Relay::start(&self.home, lock, self.chosen.model.clone(), plan)?;
         let end = to_its_end(&self.home, relay, &found.run, stop).await?;
-        self.report(&found, end, started.elapsed()).await
+        self.report().ended(&found, end, started.elapsed()).await
     }
 
     /// Another process serves the folder: it gets the file, and is followed.
@@ -131,14 +131,13 @@ impl Job<'_> {
         }
         let found = self.begin().await?;
         if found.is_ended() {
-            self.summary(&found).already().await?;
-            return Ok(exit_of(&found));
+            return self.report().already(&found).await;
         }
         self.home.begun_by(&found.run, self.chosen.answerer)?;
         eprintln!("`tasuki serve` works in {dir}: it gets the file as run {}, and is followed here", found.run);
         let started = self.home.clock.instant();
         let end = follow(&self.home, &found.run, stop).await?;
-        self.report(&found, end, started.elapsed()).await
+        self.report().ended(&found, end, started.elapsed()).await
     }
 
     /// Drops the file; a finished run of it is replaced by a new one if that was asked for. Returns the run as it stands.
@@ -166,40 +165,9 @@ impl Job<'_> {
         check_target(&self.home, self.pipeline, self.chosen.answerer)
     }
 
-    fn summary<'a>(&'a self, run: &'a Run) -> summary::Summary<'a> {
-        summary::Summary { site: &self.home, run, called: &self.called, pipeline: self.pipeline, json: self.json }
-    }
-
-    /// Tells how it ended; `before` is the run as this command found it.
-    async fn report(&self, before: &Run, end: End, took: Duration) -> Result<Exit> {
-        let found = runs::one(&self.home, &before.run).await?;
-        if let End::NotDone(why) = end {
-            eprintln!("{why}");
-            let rows = rows(found.counts().rows(), "");
-            eprintln!("{rows} loaded or failed by now; what came is kept. Go on with:\n  {}", self.resume);
-            if self.json {
-                self.summary(&found).json().await?;
-            }
-            return Ok(Exit::NotDone);
-        }
-        let rows = found.counts().rows().saturating_sub(before.counts().rows());
-        self.summary(&found).show(Some((rows, took))).await?;
-        Ok(exit_of(&found))
-    }
-}
-
-/// How a command ends that ends with this run. Says why it failed.
-pub(crate) fn exit_of(run: &Run) -> Exit {
-    match run.row.as_ref().map(|row| row.state) {
-        Some(RunState::Complete) if run.counts().failed > 0 => Exit::WithFailures,
-        Some(RunState::Complete) => Exit::Done,
-        Some(RunState::Failed) => {
-            let why = run.refused.as_deref().unwrap_or("no reason is known");
-            let named = if why.contains(&run.file) { String::new() } else { format!("{}: ", run.file) };
-            eprintln!("tasuki: {named}{why}");
-            Exit::NotDone
-        }
-        Some(RunState::Running | RunState::Cancelled) | None => Exit::NotDone,
+    fn report(&self) -> Report<'_> {
+        let (pipeline, called) = (self.pipeline, &self.called);
+        Report { site: &self.home, pipeline, called, json: self.json, resume: &self.resume }
     }
 }
 

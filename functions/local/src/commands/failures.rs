@@ -1,11 +1,11 @@
 //! `tasuki failures`
 
+use super::Exit;
 use super::results::TABLE_ROWS;
 use super::runs::{self, Run};
-use super::Exit;
 use crate::cli::{self, Format};
-use crate::site::Site;
 use crate::show;
+use crate::site::Site;
 use anyhow::Result;
 use std::io::{BufWriter, Write, stdout};
 use std::ops::ControlFlow;

@@ -4,6 +4,7 @@ pub(crate) mod cancel;
 pub(crate) mod drive;
 pub(crate) mod failures;
 pub(crate) mod follow;
+pub(crate) mod report;
 pub(crate) mod results;
 pub(crate) mod retry;
 pub(crate) mod run;

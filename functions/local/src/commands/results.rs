@@ -1,10 +1,10 @@
 //! `tasuki results`
 
-use super::runs::{self, Run};
 use super::Exit;
+use super::runs::{self, Run};
 use crate::cli::{self, Format};
-use crate::site::Site;
 use crate::show::{self, ResultLine, plain};
+use crate::site::Site;
 use anyhow::{Result, bail};
 use std::io::{BufWriter, Write, stdout};
 use std::ops::ControlFlow;

@@ -1,8 +1,8 @@
 //! `tasuki retry`
 
+use super::Exit;
 use super::drive::Job;
 use super::runs::{self, Run};
-use super::Exit;
 use crate::cli;
 use crate::home::Home;
 use crate::model::{self, Answerer};
@@ -92,9 +92,7 @@ pub(crate) async fn failed_rows(
         _ if rows > 0 => Failed::Rows(format!("{} of run {}", show::rows(rows, "failed "), run.short())),
         Some(refused) => Failed::Nothing(format!("it was refused: {refused}")),
         None if run.counts().failed == 0 => Failed::Nothing("no row failed".into()),
-        None if !answered.is_empty() => {
-            Failed::Nothing("all failed rows that can be asked are answered by now".into())
-        }
+        None if !answered.is_empty() => Failed::Nothing("all failed rows that can be asked are answered by now".into()),
         None => Failed::Nothing("all failed rows are ones that cannot be asked: mend them in the file".into()),
     })
 }
@@ -109,10 +107,10 @@ pub(crate) async fn nothing(site: &dyn Site, run: &Run, why: &str, json: bool) -
 }
 
 /// A retry of the run that is not at its end: the same command goes on with it. Its rows are those that had failed then.
-async fn unfinished(home: &Home, parent: &Run, text: &str, answerer: Answerer) -> Result<Option<Run>> {
-    for run in runs::all(home).await?.into_iter().filter(|run| !run.is_ended()) {
-        if home.answerer_of(&run.run) == Some(answerer)
-            && let Some(plan) = runs::plan(home, &run.run).await?
+pub(crate) async fn unfinished(site: &dyn Site, parent: &Run, text: &str, answerer: Answerer) -> Result<Option<Run>> {
+    for run in runs::all(site).await?.into_iter().filter(|run| !run.is_ended()) {
+        if site.answerer_of(&run.run) == Some(answerer)
+            && let Some(plan) = runs::plan(site, &run.run).await?
             && plan.parent.is_some_and(|plan| plan.parent == parent.run)
             && plan.pipeline_text == text
         {
@@ -160,7 +158,9 @@ async fn write_rows(site: &dyn Site, run: &Run, answered: &BTreeSet<u64>, file: 
     if !elsewhere.is_empty() {
         if snapshot.is_some() {
             let rows = show::rows(elsewhere.len() as u64, "");
-            bail!("{rows} that were thought unchanged are in BigQuery alone: drop the run file again (tasuki run … --again)");
+            bail!(
+                "{rows} that were thought unchanged are in BigQuery alone: drop the run file again (tasuki run … --again)"
+            );
         }
         for (ordinal, row) in from_the_file(site, &plan, elsewhere).await? {
             show::json_line(&mut out, &json!({ "ordinal": ordinal, "row": row }))?;
@@ -173,7 +173,8 @@ async fn write_rows(site: &dyn Site, run: &Run, answered: &BTreeSet<u64>, file: 
 
 /// The shard of an ordinal: a file is cut as one, a snapshot part by part.
 fn shard_of(ordinal: u64, rows_per_shard: u32, snapshot: Option<&Snapshot>) -> u64 {
-    let part = snapshot.and_then(|snapshot| snapshot.parts(rows_per_shard).take_while(|part| part.first <= ordinal).last());
+    let part =
+        snapshot.and_then(|snapshot| snapshot.parts(rows_per_shard).take_while(|part| part.first <= ordinal).last());
     let (first, shard) = part.map_or((0, 0), |part| (part.first, part.shard));
     u64::from(shard) + (ordinal - first) / u64::from(rows_per_shard)
 }

@@ -2,8 +2,8 @@
 
 use super::run::suffix_of;
 use super::watch;
-use crate::site::Site;
 use crate::model::Answerer;
+use crate::site::Site;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -114,14 +114,14 @@ impl From<RunRow> for Run {
 /// All runs, newest first.
 pub(crate) async fn all(site: &dyn Site) -> Result<Vec<Run>> {
     let stored = site.books().runs().await?;
-    let mut runs: BTreeMap<RunId, Run> = stored.into_iter().map(|row| (row.run.clone(), row.into())).collect();
+    let mut runs: BTreeMap<RunId, Run> =
+        stored.into_iter().map(|row| (row.run.clone(), Run::from(row).in_the_users_words(site))).collect();
     for meta in seen(list(site, Bucket::State, names::PLANS).await)? {
         let Ok(run) = names::parse_plan(&meta.name) else { continue };
         if !runs.contains_key(&run)
             && let Some(plan) = plan(site, &run).await?
         {
-            let state = if is_split(site, &run).await? { "RUNNING" } else { "SPLITTING" };
-            runs.insert(run, planned(plan, state));
+            runs.insert(run, as_planned(site, plan).await?);
         }
     }
     for meta in seen(list(site, Bucket::Inbox, "").await)? {
@@ -131,19 +131,20 @@ pub(crate) async fn all(site: &dyn Site) -> Result<Vec<Run>> {
             let (pipeline, input) = (dropped.pipeline, meta.name);
             let (file, run_time) = (input.clone(), meta.created);
             let (source_time, row, refused) = (None, None, None);
-            runs.insert(
-                run.clone(),
-                Run { run, state: "PLANNED", pipeline, input, file, run_time, source_time, row, refused },
-            );
+            let dropped =
+                Run { run: run.clone(), state: "PLANNED", pipeline, input, file, run_time, source_time, row, refused };
+            runs.insert(run, dropped.in_the_users_words(site));
         }
     }
-    let mut runs: Vec<Run> = runs.into_values().map(|run| run.in_the_users_words(site)).collect();
+    let mut runs: Vec<Run> = runs.into_values().collect();
     runs.sort_by(|a, b| (b.run_time, &b.run).cmp(&(a.run_time, &a.run)));
     Ok(runs)
 }
 
-fn planned(plan: Plan, state: &'static str) -> Run {
-    Run {
+/// A run of which no part is loaded.
+async fn as_planned(site: &dyn Site, plan: Plan) -> Result<Run> {
+    let state = if is_split(site, &plan.run).await? { "RUNNING" } else { "SPLITTING" };
+    let run = Run {
         run: plan.run,
         state,
         pipeline: plan.pipeline,
@@ -153,7 +154,8 @@ fn planned(plan: Plan, state: &'static str) -> Run {
         source_time: Some(plan.source_time),
         row: None,
         refused: plan.refused,
-    }
+    };
+    Ok(run.in_the_users_words(site))
 }
 
 /// The run whose name starts so, or the newest.
@@ -177,8 +179,11 @@ pub(crate) async fn pick(site: &dyn Site, name: Option<&str>) -> Result<Run> {
 
 /// One run as it stands.
 pub(crate) async fn one(site: &dyn Site, run: &RunId) -> Result<Run> {
-    match site.books().run(run).await? {
-        Some(row) => Ok(Run::from(row).in_the_users_words(site)),
+    if let Some(row) = site.books().run(run).await? {
+        return Ok(Run::from(row).in_the_users_words(site));
+    }
+    match plan(site, run).await? {
+        Some(plan) => as_planned(site, plan).await,
         None => pick(site, Some(run.as_str())).await,
     }
 }
@@ -204,8 +209,12 @@ pub(crate) async fn snapshot(site: &dyn Site, plan: &Plan) -> Result<Option<Snap
     if plan.scan.is_none() {
         return Ok(None);
     }
-    let Some(object) = site.objects().read(Bucket::State, &names::snapshot(&plan.run), None).await? else { return Ok(None) };
-    serde_json::from_slice(&object.body).map(Some).with_context(|| format!("the snapshot of run {} is corrupt", plan.run))
+    let Some(object) = site.objects().read(Bucket::State, &names::snapshot(&plan.run), None).await? else {
+        return Ok(None);
+    };
+    serde_json::from_slice(&object.body)
+        .map(Some)
+        .with_context(|| format!("the snapshot of run {} is corrupt", plan.run))
 }
 
 /// What the run comes to; all of its shards must be written.

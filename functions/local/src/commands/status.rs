@@ -1,12 +1,13 @@
 //! `tasuki status`
 
+use super::drive::End;
+use super::report::exit_of;
 use super::runs::{self, Run};
-use super::drive::{self, End};
 use super::{Exit, follow};
 use crate::cli;
+use crate::show::{self, number};
 use crate::signals::Stop;
 use crate::site::{Driver, Site};
-use crate::show::{self, number};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -134,7 +135,7 @@ async fn follow(site: &dyn Site, run: Run) -> Result<Exit> {
     }
     let run = runs::one(site, &run.run).await?;
     one(site, run.clone(), &site.driver()?, false).await?;
-    Ok(drive::exit_of(&run))
+    Ok(exit_of(&run))
 }
 
 fn resume(site: &dyn Site, run: &Run) -> String {

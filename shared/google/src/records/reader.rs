@@ -37,11 +37,7 @@ impl SpannerBooks {
     ///
     /// # Errors
     /// `Systemic` says what to do; `Unknown` when Spanner does not answer in 20 s.
-    pub async fn connect(
-        database: &str,
-        endpoint: Endpoint,
-        role: Option<&str>,
-    ) -> Result<SpannerBooks, RecordsError> {
+    pub async fn connect(database: &str, endpoint: Endpoint, role: Option<&str>) -> Result<SpannerBooks, RecordsError> {
         let spanner = pool::spanner(endpoint).await?;
         let client = pool::client(&spanner, database, role).await.map_err(Fault::from)?;
         Ok(SpannerBooks { client, targets: Targets::default() })
@@ -66,12 +62,7 @@ impl SpannerBooks {
     }
 
     /// One page of failures behind `after`.
-    async fn page_of_failures(
-        &self,
-        run: &RunId,
-        after: Option<i64>,
-        most: u64,
-    ) -> Result<Vec<FailureRow>, Fault> {
+    async fn page_of_failures(&self, run: &RunId, after: Option<i64>, most: u64) -> Result<Vec<FailureRow>, Fault> {
         let sql = "SELECT ordinal, key, reason, message, attempts FROM Failures \
                    WHERE run = @run AND ordinal > @after ORDER BY ordinal LIMIT @most";
         let statement = Statement::builder(sql).add_param("run", run.to_string());
