@@ -1,7 +1,9 @@
 //! The command line: what can be said, and help that teaches.
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
 const TASTE: &str = "\
@@ -40,10 +42,28 @@ pub(crate) struct Cli {
     #[arg(long, global = true, default_value = DIR, env = "TASUKI_DIR", value_name = "DIR", value_parser = dir())]
     pub(crate) dir: PathBuf,
     /// A deployment in Google Cloud instead of the folder: its file, from `terraform output -json deployment > tasuki.json`
-    #[arg(long, global = true, env = "TASUKI_DEPLOYMENT", value_name = "FILE", conflicts_with = "dir", value_parser = file())]
+    #[arg(long, global = true, env = "TASUKI_DEPLOYMENT", value_name = "FILE", value_parser = file())]
     pub(crate) deployment: Option<PathBuf>,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Cli {
+    /// Reads the command line. One place at most is left in it: what is written there goes before what the environment says.
+    pub(crate) fn read() -> Result<Cli, clap::Error> {
+        let matches = Cli::command().try_get_matches()?;
+        let mut cli = Cli::from_arg_matches(&matches)?;
+        let is_written = |name| matches.value_source(name) == Some(ValueSource::CommandLine);
+        cli.deployment = cli.deployment.filter(|file| !file.as_os_str().is_empty());
+        if is_written("dir") && is_written("deployment") {
+            let twice = "--dir and --deployment name two places: leave one of them out";
+            return Err(Cli::command().error(ErrorKind::ArgumentConflict, twice));
+        }
+        if is_written("dir") {
+            cli.deployment = None;
+        }
+        Ok(cli)
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -218,7 +238,6 @@ pub(crate) enum Format {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -6,7 +6,7 @@ use http::{Extensions, HeaderMap, header};
 use reqwest::{Client, Method, redirect};
 use serde_json::Value;
 use std::sync::Mutex;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use tasuki_relay::clock::Millis;
 
 /// A look may take so long: each is one small document.
@@ -87,7 +87,7 @@ impl Rest {
     fn note_date(&self, headers: &HeaderMap) {
         let date = headers.get(header::DATE).and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
         if let Some(date) = date {
-            *self.date.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(Millis::of(date as SystemTime));
+            *self.date.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(Millis::of(date));
         }
     }
 

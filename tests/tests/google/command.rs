@@ -4,17 +4,24 @@ use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use serde_json::Value;
 use std::time::Duration;
-use tasuki_tests::deployment::{Delivery, Deployment, Desk, Done, Setup, ended};
+use tasuki_google::objects::LocalFile;
+use tasuki_relay::names::Bucket;
+use tasuki_relay::ports::ObjectsError;
+use tasuki_tests::deployment::{Dataset, Delivery, Deployment, Desk, Done, Setup, ended};
 use tasuki_tests::emulators::{Needs, trial};
 use tasuki_tests::model_server::{Act, CallInfo, Script};
+use tasuki_tests::storage_server::{Fault, On, Op, StorageServer, fresh_buckets, objects_on};
 
 const EMULATORS: &[Needs] = &[Needs::Spanner, Needs::PubSub];
+const EVERYTHING: &[Needs] = &[Needs::Spanner, Needs::PubSub, Needs::BigQuery];
 
 pub fn trials() -> Vec<Trial> {
     vec![
         trial("command: a file is run in the deployment, looked at, and paid for once", EMULATORS, a_file_is_run),
         trial("command: failed rows are told and asked again as a run of their own", EMULATORS, failed_rows),
         trial("command: a cancelled run keeps its answers and fails the rest", EMULATORS, a_cancelled_run),
+        trial("command: rows of BigQuery are run by a file that names them", EVERYTHING, rows_of_bigquery),
+        trial("command: a file of any size goes up once, and only as it was read", &[Needs::Nothing], a_large_file),
         trial("command: who stops following is told how to follow again", EMULATORS, following_ends),
         trial("command: nothing is started with a pipeline that is not deployed", EMULATORS, another_pipeline),
     ]
@@ -35,9 +42,11 @@ async fn newest(desk: &Desk) -> Result<Value> {
     Ok(status["runs"][0].take())
 }
 
-/// Sweeps every second: what is marked is seen soon.
-fn swept() -> Setup {
-    Setup { delivery: Delivery { sweep_every: Duration::from_secs(1), ..Delivery::default() }, ..Setup::default() }
+/// Two calls at once, a look at the marker every 7.5 s, a sweep every second: much is left when a run is cancelled.
+fn slow() -> Setup {
+    let set = [("TASUKI_MAX_IN_FLIGHT", "2"), ("TASUKI_LEASE", "30"), ("TASUKI_ACK_DEADLINE", "60")];
+    let delivery = Delivery { sweep_every: Duration::from_secs(1), ..Delivery::default() };
+    Setup { delivery, variables: set.map(|(name, value)| (name, value.to_owned())).into(), ..Setup::default() }
 }
 
 async fn a_file_is_run() -> Result<()> {
@@ -100,7 +109,7 @@ async fn failed_rows() -> Result<()> {
 }
 
 async fn a_cancelled_run() -> Result<()> {
-    let deployment = Deployment::start(Script::default().latency(Duration::from_secs(20)), swept()).await?;
+    let deployment = Deployment::start(Script::default().latency(Duration::from_secs(3)), slow()).await?;
     let desk = deployment.desk()?;
     desk.write_rows("rows.jsonl", 0..60)?;
     let run = desk.start(&[RUN, &["--json"]].concat())?;
@@ -114,6 +123,8 @@ async fn a_cancelled_run() -> Result<()> {
         "{cancelled:?}\n{}",
         deployment.logs()
     );
+    let calls = deployment.model.tally().calls();
+    ensure!(calls < 60, "every row was asked: {calls}");
     let followed = ended(run).await?;
     ensure!(followed.code == Some(1) && json(&followed)?["state"] == "CANCELLED", "{followed:?}");
     let twice = desk.tasuki(&["cancel", &name]).await?;
@@ -156,5 +167,53 @@ async fn another_pipeline() -> Result<()> {
     let refused = desk.tasuki(&["run", "rows.xlsx", "--pipeline", "words.toml"]).await?;
     ensure!(refused.err.contains("rows.xlsx") && refused.err.contains("count"), "all at once: {refused:?}");
     ensure!(deployment.storage.names(&deployment.buckets.inbox).is_empty(), "something was dropped");
+    Ok(())
+}
+
+async fn rows_of_bigquery() -> Result<()> {
+    let dataset = Dataset::fresh(200).await?;
+    let setup = Setup { variables: dataset.variables()?, ..Setup::default() };
+    let deployment = Deployment::start(Script::default(), setup).await?;
+    let desk = deployment.desk()?;
+    desk.write("rows.run.toml", &dataset.run_file())?;
+    let words = &["run", "rows.run.toml", "--pipeline", "words.toml"];
+    let refused = desk.tasuki(words).await?;
+    ensure!(refused.code == Some(1) && refused.err.contains("reads no BigQuery"), "{refused:?}");
+    let mut file = deployment.file();
+    file["bigquery_sources"] = serde_json::json!(["tasuki-test.any"]);
+    desk.write("tasuki.json", &file.to_string())?;
+    let done = desk.tasuki(&[&words[..], &["--json"]].concat()).await?;
+    let told = json(&done)?;
+    ensure!(done.code == Some(0) && told["loaded"] == 200, "{done:?}\n{}", deployment.logs());
+    let run = told["run"].as_str().context("a run")?;
+    deployment.check_end(&run.parse()?, 200).await
+}
+
+async fn a_large_file() -> Result<()> {
+    let buckets = fresh_buckets();
+    let storage =
+        StorageServer::start(&[&buckets.inbox, &buckets.shards, &buckets.answers, &buckets.state].map(String::as_str))
+            .await?;
+    let objects = objects_on(&storage.host(), &buckets).await?;
+    let dir = tempfile::tempdir()?;
+    let path = dir.path().join("rows.jsonl");
+    // More than one request takes, and than the client keeps.
+    let body: Vec<u8> = (0..20_000_000_u32).map(|at| (at % 251) as u8).collect();
+    std::fs::write(&path, &body)?;
+    let file = LocalFile::read(&path, b"salt").await?;
+    storage.fault(On::op(Op::Append), 1, Fault::Status(503));
+    let written = objects.upload(Bucket::Inbox, "p/a", &file, None).await?;
+    ensure!(written.size == 20_000_000 && storage.body(&buckets.inbox, "p/a").is_some_and(|there| there == body));
+    ensure!(storage.faults_left() == 0, "the upload was not broken");
+    let twice = objects.upload(Bucket::Inbox, "p/a", &file, None).await;
+    ensure!(twice == Err(ObjectsError::Precondition), "{twice:?}");
+    objects.upload(Bucket::Inbox, "p/a", &file, Some(written.generation)).await?;
+
+    let same = LocalFile::read(&path, b"salt").await?;
+    let other = LocalFile::read(&path, b"other salt").await?;
+    ensure!(
+        same.sha256() == file.sha256() && other.sha256() != file.sha256(),
+        "the name is the bytes and the pipeline"
+    );
     Ok(())
 }

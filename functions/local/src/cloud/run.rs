@@ -23,7 +23,7 @@ use tasuki_relay::source::{self, Source};
 const NO_SIGNALS: &str = "signals cannot be listened for";
 
 /// A file that is to be run by the deployment.
-struct Drop<'a> {
+struct Job<'a> {
     site: &'a Deployed,
     pipeline: &'a Pipeline,
     text: &'a str,
@@ -41,7 +41,7 @@ pub(super) async fn run(site: &Deployed, args: cli::Run) -> Result<Exit> {
     let reads_bigquery = !site.deployment.bigquery_sources.is_empty();
     let Checked { suffix, text, pipeline } = check(&args, |input| readable_here(input, reads_bigquery))?;
     is_deployed(site, &pipeline.name, &text).await?;
-    let drop = Drop {
+    let job = Job {
         site,
         pipeline: &pipeline,
         text: &text,
@@ -52,7 +52,7 @@ pub(super) async fn run(site: &Deployed, args: cli::Run) -> Result<Exit> {
         json: args.json,
         resume: site.line(&words(&args).each_ref().map(String::as_str)),
     };
-    drop.perform().await
+    job.perform().await
 }
 
 pub(super) async fn retry(site: &Deployed, args: cli::Retry) -> Result<Exit> {
@@ -67,7 +67,7 @@ pub(super) async fn retry(site: &Deployed, args: cli::Retry) -> Result<Exit> {
         Failed::Rows(called) => called,
         Failed::Nothing(why) => return retry::nothing(site, &run, &why, args.json).await,
     };
-    let drop = Drop {
+    let job = Job {
         site,
         pipeline: &pipeline,
         text: &text,
@@ -78,7 +78,7 @@ pub(super) async fn retry(site: &Deployed, args: cli::Retry) -> Result<Exit> {
         json: args.json,
         resume: site.line(&["retry", run.run.as_str()]),
     };
-    drop.perform().await
+    job.perform().await
 }
 
 /// The suffix of a file that a deployment reads and that is there.
@@ -122,7 +122,7 @@ async fn followed(report: &Report<'_>, run: &Run, stop: Stop) -> Result<Exit> {
     report.ended(run, end, started.elapsed()).await
 }
 
-impl Drop<'_> {
+impl Job<'_> {
     async fn perform(self) -> Result<Exit> {
         let mut stop = Stop::listen().context(NO_SIGNALS)?;
         // A table that cannot take the answers is told before any is paid for.

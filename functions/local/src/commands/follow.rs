@@ -16,7 +16,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Services that have not brought a row for so long are worth a look: a call may take 120 s, a sweep comes each minute.
 const QUIET_FOR: Duration = Duration::from_secs(300);
 
-/// Looks in a row to which the store may give no answer: an hour of two-second looks that each wait 20 s would be no following.
+/// Looks in a row that the store may leave unanswered: each has waited 20 s by then.
 const SILENT_MAX: u32 = 15;
 
 /// Follows the run until it ends, a person has enough of it, or nobody works on it any more.

@@ -19,7 +19,6 @@ use crate::cli::{Cli, Command};
 use crate::home::Home;
 use crate::logs;
 use anyhow::{Context, Result, bail};
-use clap::Parser;
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
@@ -47,7 +46,7 @@ impl From<Exit> for ExitCode {
 
 /// The `tasuki` command: reads the command line, does what it says, returns its exit code.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::read() {
         Ok(cli) => cli,
         Err(usage) => {
             let _ = usage.print(); // there is nowhere else to say it
@@ -70,7 +69,7 @@ fn perform(cli: Cli) -> Result<Exit> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no threads to work with")?;
     let exit = runtime.block_on(async {
-        match (cli.deployment.filter(|file| !file.as_os_str().is_empty()), cli.command) {
+        match (cli.deployment, cli.command) {
             (_, Command::Schema(args)) => schema::schema(&args),
             (Some(file), command) => deployed(&file, command).await,
             (None, command) => in_the_folder(&cli.dir, command).await,

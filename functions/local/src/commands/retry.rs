@@ -196,8 +196,9 @@ async fn from_the_file(site: &dyn Site, plan: &Plan, wanted: BTreeSet<u64>) -> R
 
 /// A file that holds rows: nobody else may read it.
 fn create_private(file: &Path) -> std::io::Result<File> {
+    let _ = std::fs::remove_file(file); // of an earlier process that had our number
     let mut options = File::options();
-    options.write(true).create(true).truncate(true);
+    options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options.open(file)

@@ -65,7 +65,10 @@ impl Run {
     pub(crate) async fn json(&self, site: &dyn Site) -> Result<Value> {
         let counts = self.counts();
         let times = self.row.as_ref().map(|row| (row.opened_at, row.ended_at));
-        let reasons: BTreeMap<_, _> = site.books().failure_reasons(&self.run).await?.into_iter().collect();
+        let reasons: BTreeMap<_, _> = match counts.failed {
+            0 => BTreeMap::new(),
+            _ => site.books().failure_reasons(&self.run).await?.into_iter().collect(),
+        };
         let stand_in = is_stand_in(site, self).await?;
         Ok(json!({
             "run": self.run, "state": self.state, "pipeline": self.pipeline, "file": self.file, "input": self.input,

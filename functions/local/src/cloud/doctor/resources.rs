@@ -45,7 +45,9 @@ pub(super) fn bucket(bucket: Bucket, name: &str, region: &str, seen: &Value) -> 
 /// A rule that removes what is still needed.
 fn judge_rule(found: &mut Findings, bucket: Bucket, rule: &Value) {
     let condition = &rule["condition"];
-    let live = rule["action"]["type"] == "Delete" && condition["isLive"] != false;
+    let older = ["numNewerVersions", "daysSinceNoncurrentTime", "noncurrentTimeBefore"];
+    let live = condition["isLive"] != false && older.iter().all(|name| condition.get(*name).is_none());
+    let live = live && rule["action"]["type"] == "Delete";
     let Some(age) = number(&condition["age"]).filter(|_| live) else { return };
     let prefixes: Vec<&str> =
         condition["matchesPrefix"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
@@ -200,6 +202,7 @@ mod tests {
             "lifecycle": {"rule": [
                 {"action": {"type": "Delete"}, "condition": {"age": 45}},
                 {"action": {"type": "Delete"}, "condition": {"age": 7, "isLive": false}},
+                {"action": {"type": "Delete"}, "condition": {"age": 7, "numNewerVersions": 1}},
                 {"action": {"type": "AbortIncompleteMultipartUpload"}, "condition": {"age": 1}},
             ]},
         })
