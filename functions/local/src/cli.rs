@@ -20,6 +20,11 @@ Without a key a stand-in model answers, free and at once, so that you see the wh
 Stop with Ctrl-C whenever you like: the same command goes on where it stopped. A stop waits up to 30 s for calls in flight;
 those that take longer are asked, and perhaps paid for, again.
 
+On Google Cloud (a build with --features cloud) the same commands work on a deployment:
+  terraform output -json deployment > tasuki.json
+  tasuki --deployment tasuki.json doctor
+  tasuki --deployment tasuki.json run products.jsonl --pipeline themes.toml
+
 Exit codes: 0 complete, 2 complete with failed rows, 1 not done.";
 
 const DIR: &str = ".tasuki";
@@ -76,7 +81,9 @@ Examples:
 
 The same bytes, the same pipeline and the same model (Gemini with a key, the stand-in without) are the same run: if it is
 unfinished it goes on where it stopped, if it is finished it is shown and nothing is paid (--again makes a new one). With an
-edited pipeline it is a new run.")]
+edited pipeline it is a new run.
+
+With --deployment the file goes into the inbox, the services work, and the command follows: Ctrl-C stops the following alone.")]
     Run(Run),
     /// Watches inbox folders, and runs what is dropped there
     #[command(after_help = "\
@@ -137,7 +144,7 @@ dropped column, another type) is refused: the migration to run by hand is told."
 
 #[derive(Debug, Args)]
 pub(crate) struct Run {
-    /// The rows: .jsonl or .csv, each also .gz
+    /// The rows: .jsonl or .csv, each also .gz; in a deployment also a .run.toml that names rows of BigQuery
     #[arg(value_name = "INPUT")]
     pub(crate) input: PathBuf,
     /// The pipeline: a TOML file

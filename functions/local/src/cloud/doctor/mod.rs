@@ -30,6 +30,9 @@ const RUN: &str = "run.googleapis.com";
 const SCHEDULER: &str = "cloudscheduler.googleapis.com";
 const MONITORING: &str = "monitoring.googleapis.com";
 
+/// The version of IAM policies that has conditions.
+const POLICY: u32 = 3;
+
 /// How far back the number of dead letters is looked for: it is written each minute, some minutes late.
 const BACKLOG_MINUTES: u64 = 10;
 
@@ -128,7 +131,7 @@ impl Doctor<'_> {
             let path = format!("v2/projects/{}/locations/{}/services/{name}", deployment.project, deployment.region);
             let judge = |seen: &Value| resources::service(role, deployment, seen);
             checks.extend(self.see(&what, (RUN, &path), "run.services.get", judge).await);
-            let path = format!("{path}:getIamPolicy");
+            let path = format!("{path}:getIamPolicy?options.requestedPolicyVersion={POLICY}");
             let callers = [deployment.trigger_account.as_str()];
             let judge = |seen: &Value| resources::policy(&what, &callers, seen);
             let rights = format!("rights on {what}");
@@ -150,7 +153,7 @@ impl Doctor<'_> {
             let path = format!("storage/v1/b/{name}");
             let judge = |seen: &Value| resources::bucket(bucket, name, &deployment.region, seen);
             checks.extend(self.see(&what, (STORAGE, &path), "storage.buckets.get", judge).await);
-            let path = format!("{path}/iam");
+            let path = format!("{path}/iam?optionsRequestedPolicyVersion={POLICY}");
             let users = resources::users(bucket, deployment);
             let judge = |seen: &Value| resources::policy(&what, &users, seen);
             let rights = format!("rights on {what}");
