@@ -10,6 +10,7 @@ pub mod model_server;
 pub mod oidc;
 pub mod proxy;
 pub mod read_api;
+pub mod rest_server;
 pub mod sim;
 pub mod spanner;
 pub mod storage_server;

@@ -4,7 +4,8 @@ use rusqlite::Connection;
 use serde_json::{Value, json};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use tasuki::store::{Reader, ResultRow, Store};
+use tasuki::store::{Reader, Store};
+use tasuki_relay::books::ResultRow;
 use tasuki_relay::clock::{Clock, Millis};
 use tasuki_relay::names::ShardIndex;
 use tasuki_relay::pipeline::{KeyType, Pipeline, ValueType};
@@ -122,7 +123,12 @@ async fn a_reader_sees_what_was_loaded_while_the_store_is_open() {
     let reader = Reader::open(&path);
     assert_eq!(reader.runs().unwrap().iter().map(|run| run.run.clone()).collect::<Vec<_>>(), [run_id(2), run_id(1)]);
     assert_eq!(reader.run(&run_id(1)).unwrap().unwrap().counts.loaded, 2);
-    let failures = reader.failures(&run_id(1), 2).unwrap();
+    let mut failures = Vec::new();
+    let each = |row| {
+        failures.push(row);
+        ControlFlow::Continue(())
+    };
+    reader.failures(&run_id(1), 2, each).unwrap();
     let brief: Vec<_> = failures.iter().map(|row| (row.ordinal, row.key.clone(), row.reason.as_str())).collect();
     assert_eq!(brief, [(1, Some(Key::Integer(1)), "malformed"), (3, Some(Key::Integer(2)), "timeout")]);
     assert_eq!(reader.failure_reasons(&run_id(1)), Ok(vec![("timeout".into(), 2), ("malformed".into(), 1)]));

@@ -1,7 +1,9 @@
 //! The command line: what can be said, and help that teaches.
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
 const TASTE: &str = "\
@@ -18,6 +20,11 @@ Without a key a stand-in model answers, free and at once, so that you see the wh
 Stop with Ctrl-C whenever you like: the same command goes on where it stopped. A stop waits up to 30 s for calls in flight;
 those that take longer are asked, and perhaps paid for, again.
 
+On Google Cloud (a build with --features cloud) the same commands work on a deployment:
+  terraform output -json deployment > tasuki.json
+  tasuki --deployment tasuki.json doctor
+  tasuki --deployment tasuki.json run products.jsonl --pipeline themes.toml
+
 Exit codes: 0 complete, 2 complete with failed rows, 1 not done.";
 
 const DIR: &str = ".tasuki";
@@ -27,6 +34,11 @@ fn dir() -> impl TypedValueParser<Value = PathBuf> {
     OsStringValueParser::new().map(|dir| PathBuf::from(if dir.is_empty() { DIR.into() } else { dir }))
 }
 
+/// An empty variable counts as unset: that is decided by who reads it.
+fn file() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
+}
+
 /// Asks Gemini about every row of a file, and puts the answers into a table: each row once, no call paid for twice.
 #[derive(Debug, Parser)]
 #[command(name = "tasuki", version, after_help = TASTE, max_term_width = 120)]
@@ -34,8 +46,29 @@ pub(crate) struct Cli {
     /// The folder that holds the runs: files, answers, and the database tasuki.db
     #[arg(long, global = true, default_value = DIR, env = "TASUKI_DIR", value_name = "DIR", value_parser = dir())]
     pub(crate) dir: PathBuf,
+    /// A deployment in Google Cloud instead of the folder: its file, from `terraform output -json deployment > tasuki.json`
+    #[arg(long, global = true, env = "TASUKI_DEPLOYMENT", value_name = "FILE", value_parser = file())]
+    pub(crate) deployment: Option<PathBuf>,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Cli {
+    /// Reads the command line. One place at most is left in it: what is written there goes before what the environment says.
+    pub(crate) fn read() -> Result<Cli, clap::Error> {
+        let matches = Cli::command().try_get_matches()?;
+        let mut cli = Cli::from_arg_matches(&matches)?;
+        let is_written = |name| matches.value_source(name) == Some(ValueSource::CommandLine);
+        cli.deployment = cli.deployment.filter(|file| !file.as_os_str().is_empty());
+        if is_written("dir") && is_written("deployment") {
+            let twice = "--dir and --deployment name two places: leave one of them out";
+            return Err(Cli::command().error(ErrorKind::ArgumentConflict, twice));
+        }
+        if is_written("dir") {
+            cli.deployment = None;
+        }
+        Ok(cli)
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -48,7 +81,9 @@ Examples:
 
 The same bytes, the same pipeline and the same model (Gemini with a key, the stand-in without) are the same run: if it is
 unfinished it goes on where it stopped, if it is finished it is shown and nothing is paid (--again makes a new one). With an
-edited pipeline it is a new run.")]
+edited pipeline it is a new run.
+
+With --deployment the file goes into the inbox, the services work, and the command follows: Ctrl-C stops the following alone.")]
     Run(Run),
     /// Watches inbox folders, and runs what is dropped there
     #[command(after_help = "\
@@ -94,6 +129,15 @@ Examples:
     /// Shows the rows of a run that failed, and why
     #[command(after_help = "Examples:\n  tasuki failures\n  tasuki failures r5x --format jsonl")]
     Failures(Rows),
+    /// Checks a deployment without changing anything: settings, rights, tables, model; says what to do
+    #[command(after_help = "\
+Examples:
+  tasuki --deployment tasuki.json doctor
+  tasuki --deployment tasuki.json doctor --json | jq '.checks[] | select(.state != \"ok\")'
+
+Works with your own credentials (gcloud auth application-default login). What you have no right to see is told as unknown,
+with the permission that it takes. No call is paid for. The exit code is 1 where a check fails, else 0.")]
+    Doctor(Doctor),
     /// Writes the tables that pipelines need in Spanner, as DDL; only for Tasuki in Google Cloud
     #[command(after_help = "\
 Examples:
@@ -108,7 +152,7 @@ dropped column, another type) is refused: the migration to run by hand is told."
 
 #[derive(Debug, Args)]
 pub(crate) struct Run {
-    /// The rows: .jsonl or .csv, each also .gz
+    /// The rows: .jsonl or .csv, each also .gz; in a deployment also a .run.toml that names rows of BigQuery
     #[arg(value_name = "INPUT")]
     pub(crate) input: PathBuf,
     /// The pipeline: a TOML file
@@ -168,6 +212,16 @@ pub(crate) struct Status {
     /// The run, or the start of its name; all runs without it
     #[arg(value_name = "RUN")]
     pub(crate) run: Option<String>,
+    /// Stays with the run until it ends, and ends as `run` does
+    #[arg(long, requires = "run", conflicts_with = "json")]
+    pub(crate) follow: bool,
+    /// One JSON object on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
     /// One JSON object on stdout
     #[arg(long)]
     pub(crate) json: bool,
@@ -209,7 +263,6 @@ pub(crate) enum Format {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_consistent() {

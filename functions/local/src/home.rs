@@ -25,6 +25,8 @@ use tasuki_relay::names::RunId;
 const LOCK_TRIES: u32 = 10;
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
+const DATABASE: &str = "tasuki.db";
+
 /// The folder of an embedded relay.
 #[derive(Clone, Debug)]
 pub struct Home {
@@ -34,6 +36,10 @@ pub struct Home {
     pub objects: Arc<FolderObjects>,
     /// The machine's clock.
     pub clock: Clock,
+    /// The store, for whom no lock matters.
+    pub reader: Reader,
+    /// What the legs call the inbox.
+    pub inbox: String,
 }
 
 /// The right to drive runs in a folder. Given up when dropped, and by the system when the process dies.
@@ -63,7 +69,9 @@ impl Home {
         let clock = Clock::system();
         let objects = FolderObjects::open(dir, clock.clone())
             .with_context(|| format!("{} cannot hold the relay's files", dir.display()))?;
-        Ok(Home { dir: dir.to_owned(), objects: Arc::new(objects), clock })
+        let reader = Reader::open(&dir.join(DATABASE));
+        let inbox = tasuki_splitter::Settings::default().inbox;
+        Ok(Home { dir: dir.to_owned(), objects: Arc::new(objects), clock, reader, inbox })
     }
 
     /// Opens a folder that is there.
@@ -79,12 +87,7 @@ impl Home {
 
     /// Where the store is.
     pub fn database(&self) -> PathBuf {
-        self.dir.join("tasuki.db")
-    }
-
-    /// A reader of the store, for whom no lock matters.
-    pub fn reader(&self) -> Reader {
-        Reader::open(&self.database())
+        self.dir.join(DATABASE)
     }
 
     /// The store. For the holder of the lock.

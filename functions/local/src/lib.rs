@@ -1,6 +1,8 @@
 //! The embedded relay, and the `tasuki` command that drives it.
 
 mod cli;
+#[cfg(feature = "cloud")]
+mod cloud;
 mod commands;
 pub mod folder;
 pub mod home;
@@ -10,6 +12,7 @@ mod progress;
 pub mod relay;
 mod show;
 mod signals;
+mod site;
 pub mod store;
 
 pub use commands::main;

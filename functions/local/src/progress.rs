@@ -23,7 +23,8 @@ pub(crate) struct Shown {
     /// Rows, once the file was read to its end.
     pub(crate) total: Option<u64>,
     pub(crate) failed: u64,
-    pub(crate) in_flight: u64,
+    /// Calls, where they can be seen.
+    pub(crate) in_flight: Option<u64>,
     /// Replies that said "busy".
     pub(crate) busy: u64,
     pub(crate) tokens: (u64, u64),
@@ -110,7 +111,9 @@ fn text(shown: &Shown, rate: f64) -> String {
         let left = Duration::from_secs_f64(((total - shown.done) as f64 / rate).min(1e9));
         text += &format!(", {} left", HumanDuration(left));
     }
-    text += &format!(", {} in flight", number(shown.in_flight));
+    if let Some(calls) = shown.in_flight {
+        text += &format!(", {} in flight", number(calls));
+    }
     if shown.tokens != (0, 0) {
         text += &format!(", {} + {} tokens", number(shown.tokens.0), number(shown.tokens.1));
     }
@@ -126,8 +129,9 @@ mod tests {
 
     #[test]
     fn the_text_says_what_there_is_to_say() {
-        let shown = Shown { done: 50, total: Some(1_050), failed: 2, in_flight: 1_200, busy: 0, tokens: (10, 20) };
+        let shown =
+            Shown { done: 50, total: Some(1_050), failed: 2, in_flight: Some(1_200), busy: 0, tokens: (10, 20) };
         assert_eq!(text(&shown, 10.0), "2 failed, 10 rows/s, 2 minutes left, 1,200 in flight, 10 + 20 tokens");
-        assert_eq!(text(&Shown::default(), 0.0), "0 failed, 0 rows/s, 0 in flight");
+        assert_eq!(text(&Shown::default(), 0.0), "0 failed, 0 rows/s");
     }
 }

@@ -1,13 +1,14 @@
 //! Numbers, tables and lines for people and for programs. Everything goes through a writer: a closed pipe is an error, no panic.
 
-use crate::store::{FailureRow, ResultRow};
 use anyhow::Result;
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use comfy_table::{ContentArrangement, LineStyle, Row, Table};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::Value;
 use std::io::Write;
+use std::path::Path;
 use std::time::Duration;
+use tasuki_relay::books::{FailureRow, ResultRow};
 
 /// Width of a table that goes to a file or a pipe.
 const WIDTH: u16 = 120;
@@ -128,6 +129,27 @@ pub(crate) fn failure_json(row: &FailureRow) -> Value {
     serde_json::json!({
         "key": row.key, "ordinal": row.ordinal, "reason": row.reason, "message": row.message, "attempts": row.attempts,
     })
+}
+
+/// A word of a command line as a person would type it.
+pub(crate) fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@,+".contains(c);
+    match !word.is_empty() && word.chars().all(is_plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
+    }
+}
+
+/// A command line of ours as a person would type it.
+pub(crate) fn line<W: AsRef<str>>(dir: &Path, words: &[W]) -> String {
+    let mut line = String::from("tasuki");
+    if dir != Path::new(".tasuki") {
+        line += &format!(" --dir {}", quoted(&dir.to_string_lossy()));
+    }
+    for word in words {
+        line = line + " " + &quoted(word.as_ref());
+    }
+    line
 }
 
 #[cfg(test)]

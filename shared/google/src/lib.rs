@@ -8,6 +8,7 @@ pub mod model;
 pub mod notice;
 pub mod objects;
 pub mod records;
+pub mod rest;
 pub mod service;
 pub mod settings;
 pub mod telemetry;

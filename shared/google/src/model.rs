@@ -73,7 +73,7 @@ fn client(config: &VertexConfig, location: &str) -> Result<Gemini, ConfigError> 
 
 /// The address of a location. Hosts of the multi-regions `us` and `eu`, and of regions and `global`, as in
 /// <https://docs.cloud.google.com/gemini-enterprise-agent-platform/resources/locations>.
-fn address(location: &str) -> String {
+pub fn address(location: &str) -> String {
     match location {
         "global" => "https://aiplatform.googleapis.com".to_owned(),
         "us" | "eu" => format!("https://aiplatform.{location}.rep.googleapis.com"),

@@ -4,6 +4,7 @@
 //! Pure logic lives apart from I/O: everything here that awaits does so on a port or on the [`clock`].
 
 pub mod answer;
+pub mod books;
 pub mod checkpoint;
 pub mod claims;
 pub mod clock;

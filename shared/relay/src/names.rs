@@ -245,7 +245,7 @@ pub fn is_pipeline_name(name: &str) -> bool {
 
 /// `pipelines/<name>.toml`: written by the operator, read once, by the splitter.
 pub fn pipeline(name: &str) -> String {
-    format!("pipelines/{name}.toml")
+    format!("{PIPELINES}{name}.toml")
 }
 
 /// `plans/<run>.json`: what the run is.
@@ -274,6 +274,9 @@ pub fn parse_snapshot(name: &str) -> Result<RunId, NotAName> {
 pub fn snapshot_job(run: &RunId, attempt: u32) -> String {
     format!("run-{run}-snap-{attempt}")
 }
+
+/// The prefix of [`pipeline`].
+pub const PIPELINES: &str = "pipelines/";
 
 /// The prefix of [`plan`].
 pub const PLANS: &str = "plans/";

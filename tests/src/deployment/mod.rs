@@ -3,6 +3,7 @@
 
 mod bigquery;
 mod chaos;
+mod command;
 mod eventarc;
 mod notices;
 mod service;
@@ -10,6 +11,7 @@ mod splitters;
 
 pub use bigquery::Dataset;
 pub use chaos::Chaos;
+pub use command::{Desk, Done, ended};
 pub use eventarc::{CALLER, Delivery, Eventarc};
 pub use service::Service;
 pub use splitters::Splitters;
@@ -58,8 +60,14 @@ pub struct Setup {
     pub delivery: Delivery,
     /// With the Spanner emulator that aborts transactions at random.
     pub spanner_faults: bool,
+    /// The splitter finds the store, which only pipelines with `only_changed` ask for. Elsewhere nobody listens where it is.
+    pub splitter_reads_the_store: bool,
     /// Variables for all services beside the usual ones.
     pub variables: Vec<(&'static str, String)>,
+}
+
+fn lines(rows: impl Iterator<Item = u64>) -> String {
+    rows.map(|row| format!("{{\"id\":\"k{row:06}\",\"text\":\"entry {row}\"}}\n")).collect()
 }
 
 /// What stands between the services and what they call.
@@ -126,6 +134,10 @@ impl Deployment {
         let variables: Vec<_> = variables.into_iter().chain(setup.variables).collect();
         let mut services = BTreeMap::new();
         for role in Role::ALL {
+            let mut variables = variables.clone();
+            if role == Role::Splitter && !setup.splitter_reads_the_store {
+                variables.push(("SPANNER_EMULATOR_HOST", "127.0.0.1:1".to_owned()));
+            }
             services.insert(role.as_str(), Service::start(role, &variables).await?);
         }
         let hosts = Role::ALL.map(|role| (role, vec![services[role.as_str()].host()]));
@@ -135,8 +147,7 @@ impl Deployment {
 
     /// Drops a file in the inbox. Returns the run that it starts.
     pub fn drop_rows(&self, file: &str, rows: impl Iterator<Item = u64>) -> Result<RunId> {
-        let lines: String = rows.map(|row| format!("{{\"id\":\"k{row:06}\",\"text\":\"entry {row}\"}}\n")).collect();
-        self.drop_file(file, lines)
+        self.drop_file(file, lines(rows))
     }
 
     /// The same with any file.

@@ -107,6 +107,7 @@ fn script(rows: Vec<u64>) -> bigquery_server::Script {
     bigquery_server::Script {
         dry_run: Ok(statistics),
         inserts: Default::default(),
+        bytes: rows.len() as u64 * PART_BYTES,
         counts: (true, rows),
         has_staging: true,
     }

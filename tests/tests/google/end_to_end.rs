@@ -3,8 +3,8 @@
 use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
 use std::time::Duration;
-use tasuki_relay::names::RunId;
-use tasuki_tests::deployment::{Chaos, Dataset, Delivery, Deployment, Setup};
+use tasuki_relay::names::{self, RunId};
+use tasuki_tests::deployment::{Chaos, Dataset, Delivery, Deployment, PIPELINE, Setup};
 use tasuki_tests::emulators::{Needs, trial};
 use tasuki_tests::model_server::Script;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +20,7 @@ pub fn trials() -> Vec<Trial> {
             &[Needs::SpannerWithFaults, Needs::PubSub],
             aborting,
         ),
+        trial("with_only_changed_the_splitter_asks_the_store_and_new_rows_alone_are_paid", EMULATORS, only_changed),
         trial("a_bigquery_table_becomes_rows_in_spanner_and_one_notice", EVERYTHING, a_table),
         trial("with_every_event_lost_the_sweeps_bring_every_row_home", EMULATORS, sweeps_alone),
         trial("services_that_are_killed_stopped_and_terminated_lose_nothing", EMULATORS, blows),
@@ -69,6 +70,19 @@ async fn aborting() -> Result<()> {
     completes(&deployment, &run, ROWS).await?;
     paid_once(&deployment, ROWS)?;
     Ok(())
+}
+
+async fn only_changed() -> Result<()> {
+    let setup = Setup { splitter_reads_the_store: true, ..Setup::default() };
+    let deployment = Deployment::start(Script::default(), setup).await?;
+    let pipeline = PIPELINE.replace("[run]\n", "[run]\nonly_changed = true\n");
+    deployment.storage.put(&deployment.buckets.state, &names::pipeline("words"), pipeline)?;
+    let run = deployment.drop_rows("rows.jsonl", 0..100)?;
+    completes(&deployment, &run, 100).await?;
+    paid_once(&deployment, 100)?;
+    let run = deployment.drop_rows("more.jsonl", 50..150)?;
+    ensure!(deployment.end_of(&run).await? == "COMPLETE");
+    paid_once(&deployment, 150)
 }
 
 async fn a_table() -> Result<()> {

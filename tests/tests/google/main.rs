@@ -2,6 +2,8 @@
 
 mod bigquery;
 mod bigquery_jobs;
+mod command;
+mod doctor;
 mod end_to_end;
 mod leaks;
 mod lost_replies;
@@ -22,6 +24,8 @@ fn main() {
     let trials: Vec<Vec<Trial>> = vec![
         bigquery::trials(),
         bigquery_jobs::trials(),
+        command::trials(),
+        doctor::trials(),
         end_to_end::trials(),
         leaks::trials(),
         lost_replies::trials(),

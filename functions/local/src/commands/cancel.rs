@@ -1,14 +1,15 @@
 //! `tasuki cancel`
 
+use super::Exit;
 use super::drive::{self, End};
 use super::runs::{self, Run};
-use super::{Exit, line};
 use crate::cli;
 use crate::home::Home;
 use crate::model::NoModel;
 use crate::relay::{Plan, Relay};
 use crate::show::{self, number};
 use crate::signals::Stop;
+use crate::site::Site;
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use std::io::{Write, stdout};
@@ -26,13 +27,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 pub(crate) async fn cancel(dir: &Path, args: cli::Cancel) -> Result<Exit> {
     let home = Home::existing(dir)?;
     let run = runs::pick(&home, Some(&args.run)).await?;
-    if run.is_ended() {
-        eprintln!("run {} is {} already: there is nothing to cancel", run.run, run.state);
+    if !mark(&home, &run).await? {
         return report(&home, &run, args.json).await;
     }
-    create_once(&*home.objects, Bucket::State, &names::cancel(&run.run), Bytes::new())
-        .await
-        .context("the cancel marker cannot be written")?;
     match home.lock("cancel", None).await? {
         Ok(lock) => {
             let stop = Stop::listen().context("signals cannot be listened for")?;
@@ -46,19 +43,36 @@ pub(crate) async fn cancel(dir: &Path, args: cli::Cancel) -> Result<Exit> {
         }
         Err(holder) => {
             eprintln!("{holder} works in {}: it seals the run", home.dir.display());
-            let asked = home.clock.instant();
-            while home.clock.instant().duration_since(asked) < PATIENCE && !runs::one(&home, &run.run).await?.is_ended()
-            {
-                sleep(LOOK_EVERY).await;
-            }
+            wait(&home, &run, (PATIENCE, LOOK_EVERY)).await?;
         }
     }
     report(&home, &runs::one(&home, &run.run).await?, args.json).await
 }
 
-async fn report(home: &Home, run: &Run, json: bool) -> Result<Exit> {
+/// Marks the run as cancelled; `false`, and says so, if it is at its end already.
+pub(crate) async fn mark(site: &dyn Site, run: &Run) -> Result<bool> {
+    if run.is_ended() {
+        eprintln!("run {} is {} already: there is nothing to cancel", run.run, run.state);
+        return Ok(false);
+    }
+    let marked = create_once(&*site.objects(), Bucket::State, &names::cancel(&run.run), Bytes::new()).await;
+    marked.context("the cancel marker cannot be written")?;
+    Ok(true)
+}
+
+/// Waits for whoever works on the run to end it: so long at most, and looks so often.
+pub(crate) async fn wait(site: &dyn Site, run: &Run, (most, every): (Duration, Duration)) -> Result<()> {
+    let asked = site.clock().instant();
+    while site.clock().instant().duration_since(asked) < most && !runs::one(site, &run.run).await?.is_ended() {
+        sleep(every).await;
+    }
+    Ok(())
+}
+
+/// Tells how the run stands.
+pub(crate) async fn report(site: &dyn Site, run: &Run, json: bool) -> Result<Exit> {
     if json {
-        show::json_line(&mut stdout().lock(), &run.json(home).await?)?;
+        show::json_line(&mut stdout().lock(), &run.json(site).await?)?;
     } else if run.is_ended() {
         let counts = run.counts();
         let (loaded, cancelled) = (number(counts.loaded), number(counts.cancelled));
@@ -69,14 +83,14 @@ async fn report(home: &Home, run: &Run, json: bool) -> Result<Exit> {
             run.run
         )?;
         if counts.cancelled > 0 {
-            writeln!(stdout(), "ask about those after all: {}", line(&home.dir, &["retry", run.short()]))?;
+            writeln!(stdout(), "ask about those after all: {}", site.line(&["retry", run.short()]))?;
         }
     } else {
         writeln!(
             stdout(),
             "run {} is marked as cancelled and not sealed yet: look again with {}",
             run.run,
-            line(&home.dir, &["status", run.short()])
+            site.line(&["status", run.short()])
         )?;
     }
     Ok(if run.is_ended() { Exit::Done } else { Exit::NotDone })

@@ -1,13 +1,16 @@
 //! One file through the relay: dropped, driven to its end, or followed where another process drives it.
 
+use super::Exit;
+use super::follow::follow;
+use super::report::Report;
 use super::runs::{self, Run};
-use super::{Exit, line, summary};
 use crate::home::{Holder, Home, Lock};
 use crate::model::{Answerer, Chosen};
 use crate::progress::{DRAW_EVERY, Progress, Shown};
 use crate::relay::{News, Plan, Relay};
-use crate::show::{number, rows};
+use crate::show::number;
 use crate::signals::Stop;
+use crate::site::Site;
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -16,15 +19,14 @@ use std::time::Duration;
 use tasuki_relay::control;
 use tasuki_relay::names::{self, Bucket, RunId};
 use tasuki_relay::pipeline::Pipeline;
-use tasuki_relay::ports::{Objects, RunState};
-use tasuki_relay::record::{Header, Totals};
+use tasuki_relay::ports::Objects;
 use tasuki_relay::stand_in::StandIn;
 use tokio::time::{MissedTickBehavior, interval};
 
 /// A run that does nothing for so long although it is not at its end will not come to it.
 const STALLED_AFTER: Duration = Duration::from_secs(10);
 /// Why a parked run does not go on.
-const PARKED: &str = "the run is parked";
+pub(crate) const PARKED: &str = "the run is parked";
 /// Hexadecimal digits of a dropped file's name: 128 bits of SHA-256.
 const NAME_DIGITS: usize = 32;
 
@@ -95,8 +97,7 @@ impl Job<'_> {
         store_pipeline(&self.home, &self.pipeline.name, self.pipeline_text).await?;
         let found = self.begin().await?;
         if found.is_ended() {
-            self.summary(&found).already().await?;
-            return Ok(exit(&found));
+            return self.report().already(&found).await;
         }
         self.home.begun_by(&found.run, self.chosen.answerer)?;
         eprintln!("run {}: {} with pipeline {}", found.run, self.called, self.pipeline.name);
@@ -111,7 +112,7 @@ impl Job<'_> {
         let started = self.home.clock.instant();
         let relay = Relay::start(&self.home, lock, self.chosen.model.clone(), plan)?;
         let end = to_its_end(&self.home, relay, &found.run, stop).await?;
-        self.report(&found, end, started.elapsed()).await
+        self.report().ended(&found, end, started.elapsed()).await
     }
 
     /// Another process serves the folder: it gets the file, and is followed.
@@ -133,14 +134,13 @@ impl Job<'_> {
         }
         let found = self.begin().await?;
         if found.is_ended() {
-            self.summary(&found).already().await?;
-            return Ok(exit(&found));
+            return self.report().already(&found).await;
         }
         self.home.begun_by(&found.run, self.chosen.answerer)?;
         eprintln!("`tasuki serve` works in {dir}: it gets the file as run {}, and is followed here", found.run);
         let started = self.home.clock.instant();
         let end = follow(&self.home, &found.run, stop).await?;
-        self.report(&found, end, started.elapsed()).await
+        self.report().ended(&found, end, started.elapsed()).await
     }
 
     /// Drops the file; a finished run of it is replaced by a new one if that was asked for. Returns the run as it stands.
@@ -151,7 +151,7 @@ impl Job<'_> {
 
     async fn drop_file(&self, overwrite: bool) -> Result<Run> {
         let (pipeline, suffix) = (self.pipeline.name.clone(), self.suffix);
-        let name_of = move |hash: &str| format!("{pipeline}/{}{suffix}", &hash[..NAME_DIGITS]);
+        let name_of = move |hash: &str| inbox_name(&pipeline, hash, suffix);
         // Who answers is part of what a run is. No TOML holds a NUL.
         let salt = match self.chosen.answerer {
             Answerer::Gemini => self.pipeline_text.to_owned(),
@@ -159,7 +159,7 @@ impl Job<'_> {
         };
         let salt = salt.as_bytes();
         let dropped = self.home.objects.create_from_file(Bucket::Inbox, self.source, salt, name_of, overwrite).await;
-        let run = runs::run_of(&dropped.with_context(|| format!("{} cannot be copied", self.called))?);
+        let run = runs::run_of(&self.home, &dropped.with_context(|| format!("{} cannot be copied", self.called))?);
         self.home.note(&run, &self.called, &self.resume);
         runs::one(&self.home, &run).await
     }
@@ -168,47 +168,20 @@ impl Job<'_> {
         check_target(&self.home, self.pipeline, self.chosen.answerer)
     }
 
-    fn summary<'a>(&'a self, run: &'a Run) -> summary::Summary<'a> {
-        summary::Summary { home: &self.home, run, called: &self.called, pipeline: self.pipeline, json: self.json }
-    }
-
-    /// Tells how it ended; `before` is the run as this command found it.
-    async fn report(&self, before: &Run, end: End, took: Duration) -> Result<Exit> {
-        let found = runs::one(&self.home, &before.run).await?;
-        if let End::NotDone(why) = end {
-            eprintln!("{why}");
-            let rows = rows(found.counts().rows(), "");
-            let resume = found.resume(&self.home).unwrap_or_else(|| self.resume.clone());
-            eprintln!("{rows} loaded or failed by now; what came is kept. Go on with:\n  {resume}");
-            if self.json {
-                self.summary(&found).json().await?;
-            }
-            return Ok(Exit::NotDone);
-        }
-        let rows = found.counts().rows().saturating_sub(before.counts().rows());
-        self.summary(&found).show(Some((rows, took))).await?;
-        Ok(exit(&found))
+    fn report(&self) -> Report<'_> {
+        let (pipeline, called) = (self.pipeline, &self.called);
+        Report { site: &self.home, pipeline, called, json: self.json, resume: &self.resume }
     }
 }
 
-/// What a command says of a run that it drove.
-pub(crate) fn exit(run: &Run) -> Exit {
-    match run.row.as_ref().map(|row| row.state) {
-        Some(RunState::Complete) if run.counts().failed > 0 => Exit::WithFailures,
-        Some(RunState::Complete) => Exit::Done,
-        Some(RunState::Failed) => {
-            let why = run.refused.as_deref().unwrap_or("no reason is known");
-            let named = if why.contains(&run.file) { String::new() } else { format!("{}: ", run.file) };
-            eprintln!("tasuki: {named}{why}");
-            Exit::NotDone
-        }
-        Some(RunState::Running | RunState::Parked | RunState::Cancelled) | None => Exit::NotDone,
-    }
+/// What the copy of a file is called whose bytes and pipeline have this SHA-256, in hexadecimal.
+pub(crate) fn inbox_name(pipeline: &str, hash: &str, suffix: &str) -> String {
+    format!("{pipeline}/{}{suffix}", &hash[..NAME_DIGITS])
 }
 
 /// Made-up answers never replace real ones, and a table that cannot take the answers is told before any is paid for.
 pub(crate) fn check_target(home: &Home, pipeline: &Pipeline, answerer: Answerer) -> Result<()> {
-    let real = home.reader().answers_of_others(pipeline, StandIn::MODEL)?;
+    let real = home.reader.answers_of_others(pipeline, StandIn::MODEL)?;
     if answerer == Answerer::StandIn && real > 0 {
         bail!(
             "table {} of {} holds {} answers of real models, the stand-in would replace them: set GEMINI_API_KEY, or use another --dir or [target] table",
@@ -233,7 +206,7 @@ pub(crate) async fn store_pipeline(home: &Home, pipeline: &str, text: &str) -> R
 
 /// Drives the run until it ends, a systemic error stops it, or a person does.
 pub(crate) async fn to_its_end(home: &Home, mut relay: Relay, run: &RunId, mut stop: Stop) -> Result<End> {
-    let (mut progress, reader, meter) = (Progress::start(&home.clock), home.reader(), relay.meter());
+    let (mut progress, reader, meter) = (Progress::start(&home.clock), &home.reader, relay.meter());
     let base = reader.run(run)?.map(|row| row.counts).unwrap_or_default();
     let (mut told, mut total, mut idle_since) = (BTreeSet::new(), None, None);
     let mut ticks = interval(DRAW_EVERY);
@@ -260,19 +233,19 @@ pub(crate) async fn to_its_end(home: &Home, mut relay: Relay, run: &RunId, mut s
                 }
                 let counts = row.map(|row| row.counts).unwrap_or_default();
                 if total.is_none() && relay.splitting() == 0 && runs::is_split(home, run).await? {
-                    total = totals(home, run).await?.map(|totals| totals.rows);
+                    total = runs::totals(home, run).await?.map(|totals| totals.rows);
                 }
                 let now = home.clock.instant();
                 idle_since = relay.is_idle().then(|| idle_since.unwrap_or(now));
                 if idle_since.is_some_and(|since| now.duration_since(since) >= STALLED_AFTER) {
-                    break End::NotDone(format!("the run cannot go on: see the messages above, or `{}`", line(&home.dir, &["cancel", run.as_str()])));
+                    break End::NotDone(format!("the run cannot go on: see the messages above, or `{}`", home.line(&["cancel", run.as_str()])));
                 }
                 let settled = meter.answered.load(Relaxed) + meter.failed.load(Relaxed);
                 progress.show(Shown {
                     done: counts.rows().max(base.rows() + settled).min(total.unwrap_or(u64::MAX)),
                     total,
                     failed: counts.failed.max(base.failed + meter.failed.load(Relaxed)),
-                    in_flight: meter.in_flight.load(Relaxed),
+                    in_flight: Some(meter.in_flight.load(Relaxed)),
                     busy: meter.busy.load(Relaxed),
                     tokens: (meter.tokens_in.load(Relaxed), meter.tokens_out.load(Relaxed)),
                 });
@@ -283,40 +256,4 @@ pub(crate) async fn to_its_end(home: &Home, mut relay: Relay, run: &RunId, mut s
     // What ended while it stopped is not "not done".
     let ended = reader.run(run)?.is_some_and(|row| row.state.has_ended());
     Ok(if ended { End::Ended } else { end })
-}
-
-/// Follows a run that another process drives, through the store.
-pub(crate) async fn follow(home: &Home, run: &RunId, mut stop: Stop) -> Result<End> {
-    let (mut progress, reader) = (Progress::start(&home.clock), home.reader());
-    let mut ticks = interval(DRAW_EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            () = stop.asked() => return Ok(End::NotDone("the other process goes on with the run; following it ends here".to_owned())),
-            _ = ticks.tick() => (),
-        }
-        if let Some(row) = reader.run(run)? {
-            if row.state.has_ended() {
-                return Ok(End::Ended);
-            }
-            let counts = row.counts;
-            let tokens = (counts.usage.prompt, counts.usage.output + counts.usage.thought);
-            let (done, total, failed) = (counts.rows(), row.expected_rows, counts.failed);
-            progress.show(Shown { done, total, failed, tokens, ..Shown::default() });
-        }
-        if control::parked_by(&*home.objects, run).await?.is_some() {
-            return Ok(End::NotDone(PARKED.to_owned()));
-        }
-        if home.holder()?.is_none() {
-            return Ok(End::NotDone("the process that served the folder is gone".to_owned()));
-        }
-    }
-}
-
-/// What the run comes to, from the last of its shards; all of them must be written.
-async fn totals(home: &Home, run: &RunId) -> Result<Option<Totals>> {
-    let Some(last) = runs::list(home, Bucket::Shards, &names::shards(run)).await?.pop() else { return Ok(None) };
-    let Some(shard) = home.objects.read(Bucket::Shards, &last.name, None).await? else { return Ok(None) };
-    let first = shard.body.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    Ok(serde_json::from_slice::<Header>(first).ok().and_then(|header| header.totals))
 }

@@ -1,13 +1,15 @@
 //! `tasuki failures`
 
+use super::Exit;
 use super::results::TABLE_ROWS;
-use super::{Exit, line, runs};
+use super::runs::{self, Run};
 use crate::cli::{self, Format};
-use crate::home::Home;
 use crate::show;
+use crate::site::Site;
 use anyhow::Result;
 use std::io::{BufWriter, Write, stdout};
-use std::path::Path;
+use std::ops::ControlFlow;
+use tasuki_relay::books::FailureRow;
 
 /// Reasons of rows that no prompt can be made of: `retry` leaves them out.
 const NEVER_ASKED: [&str; 12] = [
@@ -25,63 +27,75 @@ const NEVER_ASKED: [&str; 12] = [
     "missing_column",
 ];
 
-pub(crate) async fn failures(dir: &Path, args: cli::Rows) -> Result<Exit> {
-    let home = Home::existing(dir)?;
-    let run = runs::pick(&home, args.run.as_deref()).await?;
-    let in_table = args.format == Format::Table;
-    let limit = args.limit.unwrap_or(if in_table { TABLE_ROWS } else { u64::MAX });
-    let failed = home.reader().failures(&run.run, limit)?;
-    let key = |row: &crate::store::FailureRow| row.key.as_ref().map(ToString::to_string).unwrap_or_default();
+pub(crate) async fn failures(site: &dyn Site, args: cli::Rows) -> Result<Exit> {
+    let run = runs::pick(site, args.run.as_deref()).await?;
     match args.format {
-        Format::Table => {
-            let mut out = stdout().lock();
-            let count = run.counts().failed;
-            writeln!(
-                out,
-                "run {} of pipeline {}, {}: {} failed",
-                run.run,
-                run.pipeline,
-                run.state,
-                show::rows(count, "")
-            )?;
-            if let Some(refused) = &run.refused {
-                writeln!(out, "the run was refused: {refused}")?;
-            }
-            if !failed.is_empty() {
-                let head = ["key", "ordinal", "reason", "message"].map(str::to_owned);
-                let row = |row: &crate::store::FailureRow| {
-                    vec![key(row), row.ordinal.to_string(), row.reason.clone(), row.message.clone()]
-                };
-                writeln!(out, "{}", show::whole_table(head.into(), failed.iter().map(row)))?;
-                if count > failed.len() as u64 {
-                    writeln!(out, "the first {}: more with --limit", failed.len())?;
-                }
-                let reasons = home.reader().failure_reasons(&run.run)?;
-                match reasons.iter().all(|(reason, _)| NEVER_ASKED.contains(&reason.as_str())) {
-                    true => writeln!(out, "none of them can be asked: mend them in the file, and drop that")?,
-                    false => {
-                        let again = line(&home.dir, &["retry", run.short()]);
-                        writeln!(out, "ask again about those that can be asked: {again}")?;
-                    }
-                }
-            }
-        }
-        Format::Jsonl => {
-            let mut out = BufWriter::new(stdout().lock());
-            for row in &failed {
-                show::json_line(&mut out, &show::failure_json(row))?;
-            }
-            out.flush()?;
-        }
-        Format::Csv => {
-            let mut csv = csv::Writer::from_writer(stdout().lock());
-            csv.write_record(["key", "ordinal", "reason", "message", "attempts"])?;
-            for row in &failed {
-                let (ordinal, attempts) = (row.ordinal.to_string(), row.attempts.to_string());
-                csv.write_record([&key(row), &ordinal, &row.reason, &row.message, &attempts])?;
-            }
-            csv.flush()?;
-        }
+        Format::Table => table(site, &run, args.limit.unwrap_or(TABLE_ROWS)).await?,
+        Format::Jsonl | Format::Csv => stream(site, &run, args.format, args.limit.unwrap_or(u64::MAX)).await?,
     }
     Ok(Exit::Done)
+}
+
+async fn table(site: &dyn Site, run: &Run, limit: u64) -> Result<()> {
+    let mut failed = Vec::new();
+    let mut each = |row: FailureRow| {
+        failed.push(vec![key(&row), row.ordinal.to_string(), row.reason, row.message]);
+        ControlFlow::Continue(())
+    };
+    site.books().failures(&run.run, limit, &mut each).await?;
+    let (mut out, count) = (stdout().lock(), run.counts().failed);
+    let rows = show::rows(count, "");
+    writeln!(out, "run {} of pipeline {}, {}: {rows} failed", run.run, run.pipeline, run.state)?;
+    if let Some(refused) = &run.refused {
+        writeln!(out, "the run was refused: {refused}")?;
+    }
+    let shown = failed.len() as u64;
+    if shown == 0 {
+        return Ok(());
+    }
+    let head = ["key", "ordinal", "reason", "message"].map(str::to_owned);
+    writeln!(out, "{}", show::whole_table(head.into(), failed))?;
+    if count > shown {
+        writeln!(out, "the first {shown}: more with --limit")?;
+    }
+    let reasons = site.books().failure_reasons(&run.run).await?;
+    match reasons.iter().all(|(reason, _)| NEVER_ASKED.contains(&reason.as_str())) {
+        true => writeln!(out, "none of them can be asked: mend them in the file, and drop that")?,
+        false => {
+            let again = site.line(&["retry", run.short()]);
+            writeln!(out, "ask again about those that can be asked: {again}")?;
+        }
+    }
+    Ok(())
+}
+
+/// For programs: row by row, since there may be more than fit in memory.
+async fn stream(site: &dyn Site, run: &Run, format: Format, limit: u64) -> Result<()> {
+    let (mut out, mut csv) = match format {
+        Format::Csv => (None, Some(csv::Writer::from_writer(stdout().lock()))),
+        Format::Table | Format::Jsonl => (Some(BufWriter::new(stdout().lock())), None),
+    };
+    if let Some(csv) = &mut csv {
+        csv.write_record(["key", "ordinal", "reason", "message", "attempts"])?;
+    }
+    let mut written = Ok(());
+    let mut each = |row: FailureRow| {
+        let (ordinal, attempts) = (row.ordinal.to_string(), row.attempts.to_string());
+        written = match (&mut out, &mut csv) {
+            (Some(out), _) => show::json_line(out, &show::failure_json(&row)),
+            (None, Some(csv)) => {
+                csv.write_record([&key(&row), &ordinal, &row.reason, &row.message, &attempts]).map_err(Into::into)
+            }
+            (None, None) => Ok(()),
+        };
+        if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    };
+    site.books().failures(&run.run, limit, &mut each).await?;
+    written?;
+    out.as_mut().map_or(Ok(()), Write::flush)?;
+    Ok(csv.as_mut().map_or(Ok(()), csv::Writer::flush)?)
+}
+
+fn key(row: &FailureRow) -> String {
+    row.key.as_ref().map(ToString::to_string).unwrap_or_default()
 }

@@ -1,23 +1,25 @@
 //! What each command does.
 
-mod cancel;
-mod drive;
-mod failures;
-mod results;
-mod resume;
-mod retry;
-mod run;
-mod runs;
+pub(crate) mod cancel;
+pub(crate) mod drive;
+pub(crate) mod failures;
+pub(crate) mod follow;
+pub(crate) mod report;
+pub(crate) mod results;
+pub(crate) mod resume;
+pub(crate) mod retry;
+pub(crate) mod run;
+pub(crate) mod runs;
 mod schema;
 mod serve;
-mod status;
-mod summary;
+pub(crate) mod status;
+pub(crate) mod summary;
 mod watch;
 
 use crate::cli::{Cli, Command};
+use crate::home::Home;
 use crate::logs;
-use anyhow::{Context, Result};
-use clap::Parser;
+use anyhow::{Context, Result, bail};
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
@@ -45,7 +47,7 @@ impl From<Exit> for ExitCode {
 
 /// The `tasuki` command: reads the command line, does what it says, returns its exit code.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::read() {
         Ok(cli) => cli,
         Err(usage) => {
             let _ = usage.print(); // there is nowhere else to say it
@@ -67,22 +69,43 @@ pub fn main() -> ExitCode {
 fn perform(cli: Cli) -> Result<Exit> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no threads to work with")?;
-    let dir = &cli.dir;
     let exit = runtime.block_on(async {
-        match cli.command {
-            Command::Run(args) => run::run(dir, args).await,
-            Command::Serve(args) => serve::serve(dir, args).await,
-            Command::Retry(args) => retry::retry(dir, args).await,
-            Command::Cancel(args) => cancel::cancel(dir, args).await,
-            Command::Resume(args) => resume::resume(dir, args).await,
-            Command::Status(args) => status::status(dir, args).await,
-            Command::Results(args) => results::results(dir, args).await,
-            Command::Failures(args) => failures::failures(dir, args).await,
-            Command::Schema(args) => schema::schema(&args),
+        match (cli.deployment, cli.command) {
+            (_, Command::Schema(args)) => schema::schema(&args),
+            (Some(file), command) => deployed(&file, command).await,
+            (None, command) => in_the_folder(&cli.dir, command).await,
         }
     });
     runtime.shutdown_background();
     exit
+}
+
+async fn in_the_folder(dir: &Path, command: Command) -> Result<Exit> {
+    match command {
+        Command::Run(args) => run::run(dir, args).await,
+        Command::Serve(args) => serve::serve(dir, args).await,
+        Command::Retry(args) => retry::retry(dir, args).await,
+        Command::Cancel(args) => cancel::cancel(dir, args).await,
+        Command::Resume(args) => resume::resume(dir, args).await,
+        Command::Status(args) => status::status(&Home::existing(dir)?, args).await,
+        Command::Results(args) => results::results(&Home::existing(dir)?, args).await,
+        Command::Failures(args) => failures::failures(&Home::existing(dir)?, args).await,
+        Command::Doctor(_) => bail!("doctor looks at a deployment: name its file with --deployment FILE"),
+        Command::Schema(args) => schema::schema(&args),
+    }
+}
+
+#[cfg(feature = "cloud")]
+use crate::cloud::perform as deployed;
+
+/// A build of this size has none of Google's clients.
+#[cfg(not(feature = "cloud"))]
+async fn deployed(file: &Path, _: Command) -> Result<Exit> {
+    bail!(
+        "{}: this tasuki was built without Google's clients: build it with `cargo build --release -p tasuki --features cloud`, \
+         or leave --deployment and TASUKI_DEPLOYMENT out to work on the folder",
+        file.display()
+    )
 }
 
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
@@ -95,25 +118,4 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
         )
     };
     error.chain().any(|cause| closed(cause) || csv(cause))
-}
-
-/// A word of a command line as a person would type it.
-fn quoted(word: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@,+".contains(c);
-    match !word.is_empty() && word.chars().all(is_plain) {
-        true => word.to_owned(),
-        false => format!("'{}'", word.replace('\'', r"'\''")),
-    }
-}
-
-/// A command line of ours as a person would type it.
-fn line(dir: &Path, words: &[&str]) -> String {
-    let mut line = String::from("tasuki");
-    if dir != Path::new(".tasuki") {
-        line += &format!(" --dir {}", quoted(&dir.to_string_lossy()));
-    }
-    for word in words {
-        line = line + " " + &quoted(word);
-    }
-    line
 }

@@ -1,29 +1,28 @@
 //! `tasuki results`
 
+use super::Exit;
 use super::runs::{self, Run};
-use super::{Exit, line};
 use crate::cli::{self, Format};
-use crate::home::Home;
 use crate::show::{self, ResultLine, plain};
+use crate::site::Site;
 use anyhow::{Result, bail};
 use std::io::{BufWriter, Write, stdout};
 use std::ops::ControlFlow;
-use std::path::Path;
+use tasuki_relay::books::ResultRow;
 use tasuki_relay::pipeline::Pipeline;
 use tasuki_relay::stand_in::StandIn;
 
 /// Rows of a table: more are for programs.
 pub(crate) const TABLE_ROWS: u64 = 50;
 
-pub(crate) async fn results(dir: &Path, args: cli::Rows) -> Result<Exit> {
-    let home = Home::existing(dir)?;
+pub(crate) async fn results(site: &dyn Site, args: cli::Rows) -> Result<Exit> {
     let (run, pipeline) = match &args.run {
         Some(name) => {
-            let run = runs::pick(&home, Some(name)).await?;
-            let pipeline = runs::pipeline(&home, &run.run).await?;
+            let run = runs::pick(site, Some(name)).await?;
+            let pipeline = runs::pipeline(site, &run.run).await?;
             (run, pipeline)
         }
-        None => newest(&home).await?,
+        None => newest(site).await?,
     };
     let Some(pipeline) = pipeline else {
         bail!(
@@ -33,20 +32,20 @@ pub(crate) async fn results(dir: &Path, args: cli::Rows) -> Result<Exit> {
         );
     };
     match args.format {
-        Format::Table => table(&home, &run, &pipeline, args.limit.unwrap_or(TABLE_ROWS))?,
+        Format::Table => table(site, &run, &pipeline, args.limit.unwrap_or(TABLE_ROWS)).await?,
         Format::Jsonl | Format::Csv => {
-            stream(&home, &run, &pipeline, args.format, args.limit.unwrap_or(u64::MAX))?;
+            stream(site, &run, &pipeline, args.format, args.limit.unwrap_or(u64::MAX)).await?;
         }
     }
     Ok(Exit::Done)
 }
 
 /// The newest run that can have answers.
-async fn newest(home: &Home) -> Result<(Run, Option<Pipeline>)> {
+async fn newest(site: &dyn Site) -> Result<(Run, Option<Pipeline>)> {
     let mut first = None;
-    for run in runs::all(home).await? {
+    for run in runs::all(site).await? {
         if run.refused.is_none()
-            && let Some(pipeline) = runs::pipeline(home, &run.run).await?
+            && let Some(pipeline) = runs::pipeline(site, &run.run).await?
         {
             return Ok((run, Some(pipeline)));
         }
@@ -54,21 +53,22 @@ async fn newest(home: &Home) -> Result<(Run, Option<Pipeline>)> {
     }
     match first {
         Some(run) => Ok((run, None)),
-        None => bail!("{} holds no run yet", home.dir.display()),
+        None => bail!("{} holds no run yet", site.name()),
     }
 }
 
 /// The key, the answers, the model; of which run is said above.
-fn table(home: &Home, run: &Run, pipeline: &Pipeline, limit: u64) -> Result<()> {
+async fn table(site: &dyn Site, run: &Run, pipeline: &Pipeline, limit: u64) -> Result<()> {
     let head = head(pipeline).chain(["model".to_owned()]).collect();
     let (mut rows, mut stand_in) = (Vec::new(), false);
-    home.reader().results(pipeline, Some(&run.run), limit.saturating_add(1), |row| {
+    let mut each = |row: ResultRow| {
         stand_in |= row.model == StandIn::MODEL;
         let key = std::iter::once(row.key.to_string());
         let values = row.values.iter().map(|(_, value)| plain(value));
         rows.push(key.chain(values).chain([row.model.clone()]).collect::<Vec<_>>());
         ControlFlow::Continue(())
-    })?;
+    };
+    site.books().results(pipeline, &run.run, limit.saturating_add(1), &mut each).await?;
     let (more, none) = (rows.len() as u64 > limit, rows.is_empty());
     rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
     let mut out = stdout().lock();
@@ -78,7 +78,7 @@ fn table(home: &Home, run: &Run, pipeline: &Pipeline, limit: u64) -> Result<()> 
         writeln!(out, "{why}")?;
     }
     if more {
-        let all = line(&home.dir, &["results", run.short(), "--format", "csv"]);
+        let all = site.line(&["results", run.short(), "--format", "csv"]);
         writeln!(out, "the first {limit}: more with --limit, all with {all}")?;
     }
     if stand_in {
@@ -99,7 +99,7 @@ fn head(pipeline: &Pipeline) -> impl Iterator<Item = String> {
 }
 
 /// For programs. That an answer is the stand-in's is said on stderr, before the first of them.
-fn stream(home: &Home, run: &Run, pipeline: &Pipeline, format: Format, limit: u64) -> Result<()> {
+async fn stream(site: &dyn Site, run: &Run, pipeline: &Pipeline, format: Format, limit: u64) -> Result<()> {
     let (mut out, mut csv) = match format {
         Format::Csv => (None, Some(csv::Writer::from_writer(stdout().lock()))),
         Format::Table | Format::Jsonl => (Some(BufWriter::new(stdout().lock())), None),
@@ -108,7 +108,7 @@ fn stream(home: &Home, run: &Run, pipeline: &Pipeline, format: Format, limit: u6
         csv.write_record(head(pipeline).chain(["run".to_owned(), "model".to_owned()]))?;
     }
     let (mut written, mut stand_in, mut none) = (Ok(()), false, limit > 0);
-    home.reader().results(pipeline, Some(&run.run), limit, |row| {
+    let mut each = |row: ResultRow| {
         none = false;
         if row.model == StandIn::MODEL && !std::mem::replace(&mut stand_in, true) {
             eprintln!("{}", StandIn::NOTE);
@@ -119,7 +119,8 @@ fn stream(home: &Home, run: &Run, pipeline: &Pipeline, format: Format, limit: u6
             (None, None) => Ok(()),
         };
         if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-    })?;
+    };
+    site.books().results(pipeline, &run.run, limit, &mut each).await?;
     written?;
     if let Some(why) = replaced(run).filter(|_| none) {
         eprintln!("{why}");

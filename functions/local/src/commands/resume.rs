@@ -1,41 +1,83 @@
 //! `tasuki resume`
 
+use super::Exit;
 use super::drive::{self, End};
+use super::follow::follow;
+use super::report::exit_of;
 use super::runs::{self, Run};
 use super::summary::Summary;
-use super::{Exit, line};
 use crate::cli;
 use crate::home::Home;
 use crate::model;
 use crate::relay::{Plan, Relay};
 use crate::signals::Stop;
+use crate::site::Site;
 use anyhow::{Context, Result, bail};
 use std::path::Path;
 use std::time::Duration;
 use tasuki_relay::control;
 use tasuki_relay::pipeline::Pipeline;
 
-pub(crate) async fn resume(dir: &Path, args: cli::Resume) -> Result<Exit> {
-    let home = Home::existing(dir)?;
-    let run = runs::pick(&home, Some(&args.run)).await?;
-    let Some(pipeline) = runs::pipeline(&home, &run.run).await? else {
+const NO_SIGNALS: &str = "signals cannot be listened for";
+
+/// A run that may be resumed.
+pub(crate) struct Parked {
+    run: Run,
+    pipeline: Pipeline,
+}
+
+/// Finds the run; `Err` with how the command ends when it is not parked, which is told.
+pub(crate) async fn parked(site: &dyn Site, args: &cli::Resume) -> Result<Result<Parked, Exit>> {
+    let run = runs::pick(site, Some(&args.run)).await?;
+    let Some(pipeline) = runs::pipeline(site, &run.run).await? else {
         bail!("run {} has no valid pipeline: there is nothing to resume", run.run)
     };
-    let Some((marker, why)) = run.parked.clone() else {
-        let mend = if run.is_ended() { String::new() } else { format!(": {}", line(dir, &["status", run.short()])) };
+    if run.parked.is_none() {
+        let mend = if run.is_ended() { String::new() } else { format!(": {}", site.line(&["status", run.short()])) };
         eprintln!("run {} is {}, not parked{mend}", run.run, run.state);
-        return shown(&home, &run, &pipeline, args.json, None).await;
+        return Ok(Err(shown(site, &run, &pipeline, args.json, None).await?));
+    }
+    Ok(Ok(Parked { run, pipeline }))
+}
+
+impl Parked {
+    /// Removes the marker that was seen.
+    pub(crate) async fn unmark(&self, site: &dyn Site) -> Result<()> {
+        let run = &self.run;
+        let Some((marker, why)) = &run.parked else { return Ok(()) };
+        if !control::resume(&*site.objects(), &run.run, *marker).await.context("the marker cannot be removed")? {
+            bail!("run {} was parked anew meanwhile: see {}", run.run, site.line(&["status", run.short()]));
+        }
+        eprintln!("run {} is no longer parked ({})", run.run, if why.is_empty() { "no reason was given" } else { why });
+        Ok(())
+    }
+
+    /// Tells how it went on.
+    pub(crate) async fn report(&self, site: &dyn Site, end: End, took: Duration, json: bool) -> Result<Exit> {
+        let found = runs::one(site, &self.run.run).await?;
+        if let End::NotDone(why) = end {
+            eprintln!("{why}; what came is kept: {}", site.line(&["status", self.run.short()]));
+        }
+        let rows = found.counts().rows().saturating_sub(self.run.counts().rows());
+        shown(site, &found, &self.pipeline, json, Some((rows, took))).await
+    }
+}
+
+/// In the folder: goes on with the run here, or follows who works there.
+pub(crate) async fn resume(dir: &Path, args: cli::Resume) -> Result<Exit> {
+    let home = Home::existing(dir)?;
+    let parked = match parked(&home, &args).await? {
+        Ok(parked) => parked,
+        Err(exit) => return Ok(exit),
     };
+    let (run, pipeline) = (&parked.run, &parked.pipeline);
     let chosen = model::choose(pipeline.run.max_in_flight)?;
     if let Some(other) = home.answerer_of(&run.run).filter(|other| *other != chosen.answerer) {
         bail!("run {} was begun with {other}: to go on with it {}", run.run, other.mend());
     }
-    let stop = Stop::listen().context("signals cannot be listened for")?;
+    let stop = Stop::listen().context(NO_SIGNALS)?;
     let lock = home.lock("resume", Some(chosen.answerer)).await?;
-    if !control::resume(&*home.objects, &run.run, marker).await.context("the marker cannot be removed")? {
-        bail!("run {} was parked anew meanwhile: see {}", run.run, line(dir, &["status", run.short()]));
-    }
-    eprintln!("run {} is no longer parked ({})", run.run, if why.is_empty() { "no reason was given" } else { &why });
+    parked.unmark(&home).await?;
     let started = home.clock.instant();
     let end = match lock {
         Ok(lock) => {
@@ -46,18 +88,34 @@ pub(crate) async fn resume(dir: &Path, args: cli::Resume) -> Result<Exit> {
         }
         Err(holder) => {
             eprintln!("{holder} works in {}: it goes on with the run within a minute, and is followed", dir.display());
-            drive::follow(&home, &run.run, stop).await?
+            follow(&home, &run.run, stop).await?
         }
     };
-    let found = runs::one(&home, &run.run).await?;
-    if let End::NotDone(why) = end {
-        eprintln!("{why}; what came is kept: {}", line(dir, &["status", run.short()]));
-    }
-    let rows = found.counts().rows().saturating_sub(run.counts().rows());
-    shown(&home, &found, &pipeline, args.json, Some((rows, started.elapsed()))).await
+    parked.report(&home, end, started.elapsed(), args.json).await
 }
 
-async fn shown(home: &Home, run: &Run, pipeline: &Pipeline, json: bool, took: Option<(u64, Duration)>) -> Result<Exit> {
-    Summary { home, run, called: &run.file, pipeline, json }.show(took).await?;
-    Ok(drive::exit(run))
+/// Against a deployment: its sweeps go on with the run, and are followed.
+#[cfg(feature = "cloud")]
+pub(crate) async fn deployed(site: &dyn Site, args: cli::Resume) -> Result<Exit> {
+    let parked = match parked(site, &args).await? {
+        Ok(parked) => parked,
+        Err(exit) => return Ok(exit),
+    };
+    let stop = Stop::listen().context(NO_SIGNALS)?;
+    parked.unmark(site).await?;
+    eprintln!("the services go on with it within a minute, and are followed");
+    let started = site.clock().instant();
+    let end = follow(site, &parked.run.run, stop).await?;
+    parked.report(site, end, started.elapsed(), args.json).await
+}
+
+async fn shown(
+    site: &dyn Site,
+    run: &Run,
+    pipeline: &Pipeline,
+    json: bool,
+    took: Option<(u64, Duration)>,
+) -> Result<Exit> {
+    Summary { site, run, called: &run.file, pipeline, json }.show(took).await?;
+    Ok(exit_of(run))
 }

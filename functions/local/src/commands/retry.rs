@@ -1,54 +1,43 @@
 //! `tasuki retry`
 
+use super::Exit;
 use super::drive::Job;
 use super::runs::{self, Run};
-use super::{Exit, line};
 use crate::cli;
 use crate::home::Home;
 use crate::model::{self, Answerer};
 use crate::show;
+use crate::site::Site;
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufWriter, Write, stdout};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use tasuki_relay::books::FailureRow;
 use tasuki_relay::names::{self, Bucket, ShardId, ShardIndex};
 use tasuki_relay::pipeline::Pipeline;
-use tasuki_relay::ports::{Meta, Objects, Rows};
-use tasuki_relay::record::{self, Content, Header, Input, Parent, Plan, ShardLine};
+use tasuki_relay::ports::{Meta, Rows};
+use tasuki_relay::record::{self, Content, Header, Input, Parent, Plan, ShardLine, Snapshot};
 use tasuki_relay::rows::ObjectRows;
+use tasuki_relay::stand_in::StandIn;
 
 pub(crate) async fn retry(dir: &Path, args: cli::Retry) -> Result<Exit> {
     let home = Home::existing(dir)?;
-    let run = runs::pick(&home, Some(&args.run)).await?;
-    if !run.is_ended() {
-        bail!("run {} is {}, not at its end: finish or cancel it first", run.run, run.state);
-    }
-    let stored = home.objects.read(Bucket::State, &names::pipeline(&run.pipeline), None).await?;
-    let stored = stored.with_context(|| format!("pipeline {} is not stored any more", run.pipeline))?;
-    let text = String::from_utf8(stored.body.into()).context("the stored pipeline is not UTF-8")?;
-    let pipeline = Pipeline::parse(&text)
-        .map_err(|problems| anyhow::anyhow!(problems.in_file(&names::pipeline(&run.pipeline))))?;
+    let (run, text, pipeline) = parent(&home, &args.run).await?;
     let chosen = model::choose(pipeline.run.max_in_flight)?;
-    let file = Temporary(home.dir.join("tmp").join(format!("retry-{}.jsonl", std::process::id())));
+    let file = Temporary::new(&home);
     let (source, called) = match unfinished(&home, &run, &text, chosen.answerer).await? {
         Some(open) => (home.dir.join("inbox").join(&open.input), open.file),
-        None => {
-            let answered = match &run.row {
-                Some(row) => home.reader().answered_since(&pipeline, row, chosen.answerer)?,
-                None => BTreeSet::new(),
-            };
-            let rows = write_rows(&home, &run, &answered, &file.0).await?;
-            if rows == 0 {
-                return nothing(&home, &run, !answered.is_empty(), args.json).await;
-            }
-            (file.0.clone(), format!("{} of run {}", show::rows(rows, "failed "), run.short()))
-        }
+        None => match failed_rows(&home, &run, &pipeline, chosen.answerer, &file).await? {
+            Failed::Rows(called) => (file.0.clone(), called),
+            Failed::Nothing(why) => return nothing(&home, &run, &why, args.json).await,
+        },
     };
     let job = Job {
         chosen,
-        resume: line(dir, &["retry", run.run.as_str()]),
+        resume: home.line(&["retry", run.run.as_str()]),
         home,
         command: "retry",
         pipeline: &pipeline,
@@ -62,27 +51,66 @@ pub(crate) async fn retry(dir: &Path, args: cli::Retry) -> Result<Exit> {
     job.perform().await
 }
 
-/// Says why there is nothing to ask.
-async fn nothing(home: &Home, run: &Run, are_answered: bool, json: bool) -> Result<Exit> {
-    if json {
-        show::json_line(&mut stdout().lock(), &run.json(home).await?)?;
-        return Ok(Exit::Done);
+/// The ended run, and the pipeline that is stored now.
+pub(crate) async fn parent(site: &dyn Site, name: &str) -> Result<(Run, String, Pipeline)> {
+    let run = runs::pick(site, Some(name)).await?;
+    if !run.is_ended() {
+        bail!("run {} is {}, not at its end: finish or cancel it first", run.run, run.state);
     }
-    let why = match &run.refused {
-        Some(refused) => &format!("it was refused: {refused}"),
-        None if run.counts().failed == 0 => "no row failed",
-        None if are_answered => "all failed rows that can be asked are answered by now",
-        None => "all failed rows are ones that cannot be asked: mend them in the file",
+    let stored = site.objects().read(Bucket::State, &names::pipeline(&run.pipeline), None).await?;
+    let stored = stored.with_context(|| format!("pipeline {} is not stored any more", run.pipeline))?;
+    let text = String::from_utf8(stored.body.into()).context("the stored pipeline is not UTF-8")?;
+    let pipeline = Pipeline::parse(&text)
+        .map_err(|problems| anyhow::anyhow!(problems.in_file(&names::pipeline(&run.pipeline))))?;
+    Ok((run, text, pipeline))
+}
+
+/// What there is to ask again.
+pub(crate) enum Failed {
+    /// Rows: what a person calls them.
+    Rows(String),
+    /// Why there are none.
+    Nothing(String),
+}
+
+/// Writes the failed rows of the run that can be asked and that no newer run has answered into `file`.
+pub(crate) async fn failed_rows(
+    site: &dyn Site,
+    run: &Run,
+    pipeline: &Pipeline,
+    answerer: Answerer,
+    file: &Temporary,
+) -> Result<Failed> {
+    // An answer of the stand-in is none to Gemini.
+    let but = (answerer == Answerer::Gemini).then_some(StandIn::MODEL);
+    let answered = match &run.row {
+        Some(row) => site.books().answered_since(pipeline, row, but).await?,
+        None => BTreeSet::new(),
     };
-    writeln!(stdout(), "run {}: nothing to retry, {why}", run.run)?;
+    let rows = write_rows(site, run, &answered, &file.0).await?;
+    Ok(match &run.refused {
+        _ if rows > 0 => Failed::Rows(format!("{} of run {}", show::rows(rows, "failed "), run.short())),
+        Some(refused) => Failed::Nothing(format!("it was refused: {refused}")),
+        None if run.counts().failed == 0 => Failed::Nothing("no row failed".into()),
+        None if !answered.is_empty() => Failed::Nothing("all failed rows that can be asked are answered by now".into()),
+        None => Failed::Nothing("all failed rows are ones that cannot be asked: mend them in the file".into()),
+    })
+}
+
+/// Says why there is nothing to ask.
+pub(crate) async fn nothing(site: &dyn Site, run: &Run, why: &str, json: bool) -> Result<Exit> {
+    match json {
+        true => show::json_line(&mut stdout().lock(), &run.json(site).await?)?,
+        false => writeln!(stdout(), "run {}: nothing to retry, {why}", run.run)?,
+    }
     Ok(Exit::Done)
 }
 
 /// A retry of the run that is not at its end: the same command goes on with it. Its rows are those that had failed then.
-async fn unfinished(home: &Home, parent: &Run, text: &str, answerer: Answerer) -> Result<Option<Run>> {
-    for run in runs::all(home).await?.into_iter().filter(|run| !run.is_ended()) {
-        if home.answerer_of(&run.run) == Some(answerer)
-            && let Some(plan) = runs::plan(home, &run.run).await?
+pub(crate) async fn unfinished(site: &dyn Site, parent: &Run, text: &str, answerer: Answerer) -> Result<Option<Run>> {
+    for run in runs::all(site).await?.into_iter().filter(|run| !run.is_ended()) {
+        if site.answerer_of(&run.run) == Some(answerer)
+            && let Some(plan) = runs::plan(site, &run.run).await?
             && plan.parent.is_some_and(|plan| plan.parent == parent.run)
             && plan.pipeline_text == text
         {
@@ -93,20 +121,25 @@ async fn unfinished(home: &Home, parent: &Run, text: &str, answerer: Answerer) -
 }
 
 /// Writes the failed rows of the run that can be asked about and are not answered yet, with their origin. Returns how many.
-async fn write_rows(home: &Home, run: &Run, answered: &BTreeSet<u64>, file: &Path) -> Result<u64> {
+async fn write_rows(site: &dyn Site, run: &Run, answered: &BTreeSet<u64>, file: &Path) -> Result<u64> {
     let mut shards: BTreeMap<u64, BTreeSet<u64>> = BTreeMap::new();
-    let Some(plan) = runs::plan(home, &run.run).await? else { return Ok(0) };
-    let failed = home.reader().failures(&run.run, u64::MAX)?;
-    for failed in failed.into_iter().filter(|failed| !answered.contains(&failed.ordinal)) {
-        shards.entry(failed.ordinal / u64::from(plan.rows_per_shard)).or_default().insert(failed.ordinal);
-    }
+    let Some(plan) = runs::plan(site, &run.run).await? else { return Ok(0) };
+    let snapshot = runs::snapshot(site, &plan).await?;
+    let mut each = |failed: FailureRow| {
+        if !answered.contains(&failed.ordinal) {
+            let shard = shard_of(failed.ordinal, plan.rows_per_shard, snapshot.as_ref());
+            shards.entry(shard).or_default().insert(failed.ordinal);
+        }
+        ControlFlow::Continue(())
+    };
+    site.books().failures(&run.run, u64::MAX, &mut each).await?;
     let named = || file.display().to_string();
-    let mut out = BufWriter::new(File::create(file).with_context(named)?);
+    let mut out = BufWriter::new(create_private(file).with_context(named)?);
     show::json_line(&mut out, &Parent { parent: run.run.clone() })?;
     let (mut rows, mut elsewhere) = (0, BTreeSet::new());
     for (shard, ordinals) in shards {
         let id = ShardId { run: run.run.clone(), shard: ShardIndex(u32::try_from(shard)?) };
-        let object = home.objects.read(Bucket::Shards, &id.object(), None).await?;
+        let object = site.objects().read(Bucket::Shards, &id.object(), None).await?;
         let object =
             object.with_context(|| format!("shard {id} is gone, and its rows with it: drop the file again"))?;
         let (_, lines) = record::decode::<Header, ShardLine>(&object.body).with_context(|| format!("shard {id}"))?;
@@ -123,7 +156,13 @@ async fn write_rows(home: &Home, run: &Run, answered: &BTreeSet<u64>, file: &Pat
         }
     }
     if !elsewhere.is_empty() {
-        for (ordinal, row) in from_the_file(home, &plan, elsewhere).await? {
+        if snapshot.is_some() {
+            let rows = show::rows(elsewhere.len() as u64, "");
+            bail!(
+                "{rows} that were thought unchanged are in BigQuery alone: drop the run file again (tasuki run … --again)"
+            );
+        }
+        for (ordinal, row) in from_the_file(site, &plan, elsewhere).await? {
             show::json_line(&mut out, &json!({ "ordinal": ordinal, "row": row }))?;
             rows += 1;
         }
@@ -132,11 +171,19 @@ async fn write_rows(home: &Home, run: &Run, answered: &BTreeSet<u64>, file: &Pat
     Ok(rows)
 }
 
+/// The shard of an ordinal: a file is cut as one, a snapshot part by part.
+fn shard_of(ordinal: u64, rows_per_shard: u32, snapshot: Option<&Snapshot>) -> u64 {
+    let part =
+        snapshot.and_then(|snapshot| snapshot.parts(rows_per_shard).take_while(|part| part.first <= ordinal).last());
+    let (first, shard) = part.map_or((0, 0), |part| (part.first, part.shard));
+    u64::from(shard) + (ordinal - first) / u64::from(rows_per_shard)
+}
+
 /// These rows of the run's file.
-async fn from_the_file(home: &Home, plan: &Plan, wanted: BTreeSet<u64>) -> Result<Vec<(u64, Map<String, Value>)>> {
+async fn from_the_file(site: &dyn Site, plan: &Plan, wanted: BTreeSet<u64>) -> Result<Vec<(u64, Map<String, Value>)>> {
     let Input { name, generation, size } = plan.input.clone();
     let meta = Meta { name, generation, created: plan.run_time, size };
-    let mut source = ObjectRows::new(home.objects.clone()).open(&meta).await?;
+    let mut source = ObjectRows::new(site.objects()).open(&meta).await?;
     let (mut found, mut ordinal) = (Vec::new(), 0);
     while let Some(batch) = source.next().await? {
         for row in batch {
@@ -147,11 +194,44 @@ async fn from_the_file(home: &Home, plan: &Plan, wanted: BTreeSet<u64>) -> Resul
     Ok(found)
 }
 
+/// A file that holds rows: nobody else may read it.
+fn create_private(file: &Path) -> std::io::Result<File> {
+    let _ = std::fs::remove_file(file); // of an earlier process that had our number
+    let mut options = File::options();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(file)
+}
+
 /// A file that goes when this does.
-struct Temporary(PathBuf);
+pub(crate) struct Temporary(pub(crate) PathBuf);
+
+impl Temporary {
+    /// One of this process.
+    pub(crate) fn new(site: &dyn Site) -> Temporary {
+        Temporary(site.scratch().join(format!("retry-{}.jsonl", std::process::id())))
+    }
+}
 
 impl Drop for Temporary {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.0); // what is left is removed a day later
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tasuki_relay::clock::Millis;
+    use tasuki_relay::names::RunId;
+
+    #[test]
+    fn an_ordinal_of_a_snapshot_is_in_a_shard_of_its_part() {
+        let run = RunId::of("b", "p/a.run.toml", 1);
+        let snapshot = Snapshot { run, job: "j".into(), source_time: Millis(0), rows: vec![25, 0, 7] };
+        let shards = [0, 9, 10, 24, 25, 31].map(|ordinal| shard_of(ordinal, 10, Some(&snapshot)));
+        assert_eq!(shards, [0, 0, 1, 2, 3, 3], "the short shard 2 ends the first part");
+        assert_eq!([0, 24, 25].map(|ordinal| shard_of(ordinal, 10, None)), [0, 2, 2]);
     }
 }

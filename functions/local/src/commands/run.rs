@@ -1,10 +1,11 @@
 //! `tasuki run`
 
+use super::Exit;
 use super::drive::Job;
-use super::{Exit, line};
 use crate::cli;
 use crate::home::Home;
 use crate::model;
+use crate::show::line;
 use anyhow::{Context, Result, bail};
 use std::path::Path;
 use tasuki_relay::limits::PIPELINE_BYTES_MAX;
@@ -15,18 +16,8 @@ use tasuki_relay::rows::suffix_problem;
 const SUFFIXES: [&str; 5] = [".retry.jsonl", ".jsonl.gz", ".csv.gz", ".jsonl", ".csv"];
 
 pub(crate) async fn run(dir: &Path, args: cli::Run) -> Result<Exit> {
-    let (input, file) = (&args.input, args.pipeline.display().to_string());
-    let suffix = readable(input);
-    let text = read_pipeline(&args.pipeline);
-    let pipeline = text.as_ref().ok().map(|text| Pipeline::parse(text).map_err(|problems| problems.in_file(&file)));
-    // All that is wrong at once, so that one look mends it.
-    let mut problems = Vec::new();
-    problems.extend(suffix.as_ref().err().cloned());
-    problems.extend(text.as_ref().err().map(|error| format!("{error:#}")));
-    problems.extend(pipeline.as_ref().and_then(|pipeline| pipeline.as_ref().err().cloned()));
-    let (Ok(suffix), Ok(text), Some(Ok(pipeline)), true) = (suffix, text, pipeline, problems.is_empty()) else {
-        bail!("nothing was started:\n{}", problems.join("\n"));
-    };
+    let Checked { suffix, text, pipeline } = check(&args, readable)?;
+    let input = &args.input;
     let job = Job {
         chosen: model::choose(pipeline.run.max_in_flight)?,
         home: Home::open(dir)?,
@@ -38,23 +29,60 @@ pub(crate) async fn run(dir: &Path, args: cli::Run) -> Result<Exit> {
         called: input.display().to_string(),
         again: args.again,
         json: args.json,
-        resume: line(dir, &["run", &input.to_string_lossy(), "--pipeline", &file]),
+        resume: line(dir, &words(&args)),
     };
     job.perform().await
 }
 
-/// The suffix of a file that can be read and is there.
-fn readable(input: &Path) -> Result<&'static str, String> {
-    match input.metadata() {
-        Err(error) => return Err(format!("{}: {error}", input.display())),
-        Ok(found) if !found.is_file() => return Err(format!("{}: not a file: name a file with rows", input.display())),
-        Ok(_) => (),
+/// A file and a pipeline that fit.
+pub(crate) struct Checked {
+    /// Of the file: `.csv.gz`.
+    pub(crate) suffix: &'static str,
+    /// Of the pipeline.
+    pub(crate) text: String,
+    pub(crate) pipeline: Pipeline,
+}
+
+/// Reads what the command line names; `readable` tells the file's suffix, or what is wrong with it. All that is wrong is told at
+/// once, so that one look mends it.
+pub(crate) fn check(args: &cli::Run, readable: impl Fn(&Path) -> Result<&'static str, String>) -> Result<Checked> {
+    let file = args.pipeline.display().to_string();
+    let suffix = readable(&args.input);
+    let text = read_pipeline(&args.pipeline);
+    let pipeline = text.as_ref().ok().map(|text| Pipeline::parse(text).map_err(|problems| problems.in_file(&file)));
+    let mut problems = Vec::new();
+    problems.extend(suffix.as_ref().err().cloned());
+    problems.extend(text.as_ref().err().map(|error| format!("{error:#}")));
+    problems.extend(pipeline.as_ref().and_then(|pipeline| pipeline.as_ref().err().cloned()));
+    match (suffix, text, pipeline) {
+        (Ok(suffix), Ok(text), Some(Ok(pipeline))) => Ok(Checked { suffix, text, pipeline }),
+        _ => bail!("nothing was started:\n{}", problems.join("\n")),
     }
+}
+
+/// The same command line again, without what is for once.
+pub(crate) fn words(args: &cli::Run) -> [String; 4] {
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    ["run".to_owned(), text(&args.input), "--pipeline".to_owned(), text(&args.pipeline)]
+}
+
+/// The suffix of a file that can be read and is there.
+pub(crate) fn readable(input: &Path) -> Result<&'static str, String> {
+    is_file(input)?;
     let name = input.display().to_string();
     if let Some(problem) = suffix_problem(&name) {
         return Err(problem);
     }
     suffix_of(&name).ok_or_else(|| format!("{name}: its name ends in none of {}", SUFFIXES.join(", ")))
+}
+
+/// The input is there.
+pub(crate) fn is_file(input: &Path) -> Result<(), String> {
+    match input.metadata() {
+        Err(error) => Err(format!("{}: {error}", input.display())),
+        Ok(found) if !found.is_file() => Err(format!("{}: not a file: name a file with rows", input.display())),
+        Ok(_) => Ok(()),
+    }
 }
 
 /// The suffix of a file that can be read, in small letters.

@@ -1,20 +1,20 @@
 //! All runs of a folder: the store's, folded with plans, open runs and dropped files, so that none is missing.
 
-use super::line;
 use super::run::suffix_of;
 use super::watch;
-use crate::home::Home;
 use crate::model::Answerer;
+use crate::site::Site;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use tasuki_relay::books::ResultRow;
 use tasuki_relay::clock::Millis;
 use tasuki_relay::control;
 use tasuki_relay::names::{self, Bucket, Dropped, RunId};
 use tasuki_relay::pipeline::Pipeline;
-use tasuki_relay::ports::{Generation, Meta, Objects, RunRow, RunState};
-use tasuki_relay::record::{Counts, Plan};
+use tasuki_relay::ports::{Generation, Meta, ObjectsError, RunRow, RunState};
+use tasuki_relay::record::{Counts, Header, Plan, Snapshot, Totals};
 use tasuki_relay::stand_in::StandIn;
 use tasuki_relay::sweep::PAGE;
 
@@ -57,41 +57,47 @@ impl Run {
     }
 
     /// The command that resumes it, if it is parked.
-    pub(crate) fn resume(&self, home: &Home) -> Option<String> {
-        self.parked.as_ref().map(|_| line(&home.dir, &["resume", self.short()]))
+    pub(crate) fn resume(&self, site: &dyn Site) -> Option<String> {
+        self.parked.as_ref().map(|_| site.line(&["resume", self.short()]))
     }
 
-    /// The marker has the word: the store follows it with the next sweep.
-    async fn as_marked(mut self, home: &Home) -> Result<Run> {
+    /// The marker has the word: the store follows it with the next sweep. Who may not see markers sees the store's word.
+    async fn as_marked(mut self, site: &dyn Site) -> Result<Run> {
         if self.is_ended() {
             return Ok(self);
         }
-        let objects = &*home.objects;
-        if let Some(marker) = control::parked_by(objects, &self.run).await? {
-            let why = objects.read(Bucket::State, &names::parked(&self.run), Some(marker)).await?;
-            let why = why.map(|why| String::from_utf8_lossy(&why.body).trim().to_owned()).unwrap_or_default();
-            self.parked = Some((marker, why));
-            self.state = RunState::Parked.as_str();
-        } else if self.state == RunState::Parked.as_str() {
-            self.state = RunState::Running.as_str();
+        match control::parked_by(&*site.objects(), &self.run).await {
+            Err(ObjectsError::Denied(_)) => (),
+            Err(error) => return Err(error.into()),
+            Ok(Some(marker)) => {
+                let why = site.objects().read(Bucket::State, &names::parked(&self.run), Some(marker)).await?;
+                let why = why.map(|why| String::from_utf8_lossy(&why.body).trim().to_owned()).unwrap_or_default();
+                self.parked = Some((marker, why));
+                self.state = RunState::Parked.as_str();
+            }
+            Ok(None) if self.state == RunState::Parked.as_str() => self.state = RunState::Running.as_str(),
+            Ok(None) => (),
         }
         Ok(self)
     }
 
     /// A refusal names the dropped copy, or what that should be called; the user knows the file by another name.
-    pub(crate) fn in_the_users_words(mut self, home: &Home) -> Run {
-        if let Some(called) = home.input_of(&self.run) {
+    pub(crate) fn in_the_users_words(mut self, site: &dyn Site) -> Run {
+        if let Some(called) = site.input_of(&self.run) {
             self.refused = self.refused.map(|why| in_words(&why, &self.input, &called));
             self.file = called;
         }
         self
     }
 
-    pub(crate) async fn json(&self, home: &Home) -> Result<Value> {
+    pub(crate) async fn json(&self, site: &dyn Site) -> Result<Value> {
         let counts = self.counts();
         let times = self.row.as_ref().map(|row| (row.opened_at, row.ended_at));
-        let reasons: BTreeMap<_, _> = home.reader().failure_reasons(&self.run)?.into_iter().collect();
-        let stand_in = is_stand_in(home, self).await?;
+        let reasons: BTreeMap<_, _> = match counts.failed {
+            0 => BTreeMap::new(),
+            _ => site.books().failure_reasons(&self.run).await?.into_iter().collect(),
+        };
+        let stand_in = is_stand_in(site, self).await?;
         Ok(json!({
             "run": self.run, "state": self.state, "pipeline": self.pipeline, "file": self.file, "input": self.input,
             "rows": counts.rows(), "expected_rows": self.expected(), "loaded": counts.loaded, "failed": counts.failed,
@@ -102,7 +108,8 @@ impl Run {
                 "cached": counts.usage.cached },
             "run_time": self.run_time, "source_time": self.source_time,
             "opened_at": times.map(|(opened, _)| opened), "ended_at": times.and_then(|(_, ended)| ended),
-            "parked": self.parked.as_ref().map(|(_, why)| why), "note": stand_in.then_some(StandIn::NOTE), "database": home.database(),
+            "parked": self.parked.as_ref().map(|(_, why)| why), "note": stand_in.then_some(StandIn::NOTE),
+            "database": site.database(),
         }))
     }
 }
@@ -133,39 +140,50 @@ impl From<RunRow> for Run {
 }
 
 /// All runs, newest first.
-pub(crate) async fn all(home: &Home) -> Result<Vec<Run>> {
-    let stored = home.reader().runs()?;
-    let mut runs: BTreeMap<RunId, Run> = stored.into_iter().map(|row| (row.run.clone(), row.into())).collect();
-    for meta in list(home, Bucket::State, names::PLANS).await? {
+pub(crate) async fn all(site: &dyn Site) -> Result<Vec<Run>> {
+    let stored = site.books().runs().await?;
+    let mut runs: BTreeMap<RunId, Run> =
+        stored.into_iter().map(|row| (row.run.clone(), Run::from(row).in_the_users_words(site))).collect();
+    for meta in seen(list(site, Bucket::State, names::PLANS).await)? {
         let Ok(run) = names::parse_plan(&meta.name) else { continue };
         if !runs.contains_key(&run)
-            && let Some(plan) = plan(home, &run).await?
+            && let Some(plan) = plan(site, &run).await?
         {
-            let state = if is_split(home, &run).await? { "RUNNING" } else { "SPLITTING" };
-            runs.insert(run, planned(plan, state));
+            runs.insert(run, as_planned(site, plan).await?);
         }
     }
-    for meta in list(home, Bucket::Inbox, "").await? {
+    for meta in seen(list(site, Bucket::Inbox, "").await)? {
         let Ok(dropped) = Dropped::parse_object(&meta.name) else { continue };
-        let run = run_of(&meta);
+        let run = run_of(site, &meta);
         if watch::is_data(&dropped.file) && !runs.contains_key(&run) {
             let (pipeline, input) = (dropped.pipeline, meta.name);
             let (file, run_time) = (input.clone(), meta.created);
             let (source_time, row, refused, parked) = (None, None, None, None);
-            runs.insert(
-                run.clone(),
-                Run { run, state: "PLANNED", pipeline, input, file, run_time, source_time, row, refused, parked },
-            );
+            let dropped = Run {
+                run: run.clone(),
+                state: "PLANNED",
+                pipeline,
+                input,
+                file,
+                run_time,
+                source_time,
+                row,
+                refused,
+                parked,
+            };
+            runs.insert(run, dropped.in_the_users_words(site));
         }
     }
-    let marked = runs.into_values().map(|run| run.in_the_users_words(home).as_marked(home));
+    let marked = runs.into_values().map(|run| run.as_marked(site));
     let mut runs = futures::future::try_join_all(marked).await?;
     runs.sort_by(|a, b| (b.run_time, &b.run).cmp(&(a.run_time, &a.run)));
     Ok(runs)
 }
 
-fn planned(plan: Plan, state: &'static str) -> Run {
-    Run {
+/// A run of which no part is loaded.
+async fn as_planned(site: &dyn Site, plan: Plan) -> Result<Run> {
+    let state = if is_split(site, &plan.run).await? { "RUNNING" } else { "SPLITTING" };
+    let run = Run {
         run: plan.run,
         state,
         pipeline: plan.pipeline,
@@ -176,22 +194,23 @@ fn planned(plan: Plan, state: &'static str) -> Run {
         row: None,
         refused: plan.refused,
         parked: None,
-    }
+    };
+    Ok(run.in_the_users_words(site))
 }
 
 /// The run whose name starts so, or the newest.
-pub(crate) async fn pick(home: &Home, name: Option<&str>) -> Result<Run> {
-    let mut runs = all(home).await?;
+pub(crate) async fn pick(site: &dyn Site, name: Option<&str>) -> Result<Run> {
+    let mut runs = all(site).await?;
     let Some(name) = name else {
         return match runs.is_empty() {
-            true => bail!("{} holds no run yet", home.dir.display()),
+            true => bail!("{} holds no run yet", site.name()),
             false => Ok(runs.swap_remove(0)),
         };
     };
     let mut found = runs.into_iter().filter(|run| run.run.as_str().starts_with(name));
     match (found.next(), found.next()) {
         (Some(run), None) => Ok(run),
-        (None, _) => bail!("{} holds no run {name}: `{}` shows all", home.dir.display(), line(&home.dir, &["status"])),
+        (None, _) => bail!("{} holds no run {name}: `{}` shows all", site.name(), site.line(&["status"])),
         (Some(first), Some(second)) => {
             bail!("several runs begin with {name}: {}, {}, … write more of the name", first.run, second.run)
         }
@@ -199,60 +218,102 @@ pub(crate) async fn pick(home: &Home, name: Option<&str>) -> Result<Run> {
 }
 
 /// One run as it stands.
-pub(crate) async fn one(home: &Home, run: &RunId) -> Result<Run> {
-    match home.reader().run(run)? {
-        Some(row) => Run::from(row).in_the_users_words(home).as_marked(home).await,
-        None => pick(home, Some(run.as_str())).await,
-    }
+pub(crate) async fn one(site: &dyn Site, run: &RunId) -> Result<Run> {
+    let found = match site.books().run(run).await? {
+        Some(row) => Run::from(row).in_the_users_words(site),
+        None => match plan(site, run).await? {
+            Some(plan) => as_planned(site, plan).await?,
+            None => return pick(site, Some(run.as_str())).await,
+        },
+    };
+    found.as_marked(site).await
 }
 
 /// The run that this version of an inbox object is.
-pub(crate) fn run_of(meta: &Meta) -> RunId {
-    RunId::of(&tasuki_splitter::Settings::default().inbox, &meta.name, meta.generation)
+pub(crate) fn run_of(site: &dyn Site, meta: &Meta) -> RunId {
+    RunId::of(site.inbox(), &meta.name, meta.generation)
 }
 
 /// What the run was planned to be; `None` when it is not planned yet.
-pub(crate) async fn plan(home: &Home, run: &RunId) -> Result<Option<Plan>> {
-    let Some(object) = home.objects.read(Bucket::State, &names::plan(run), None).await? else { return Ok(None) };
+pub(crate) async fn plan(site: &dyn Site, run: &RunId) -> Result<Option<Plan>> {
+    let Some(object) = site.objects().read(Bucket::State, &names::plan(run), None).await? else { return Ok(None) };
     serde_json::from_slice(&object.body).map(Some).with_context(|| format!("the plan of run {run} is corrupt"))
 }
 
 /// The pipeline of a planned run; `None` when it was refused before it had a valid one.
-pub(crate) async fn pipeline(home: &Home, run: &RunId) -> Result<Option<Pipeline>> {
-    Ok(plan(home, run).await?.and_then(|plan| Pipeline::parse(&plan.pipeline_text).ok()))
+pub(crate) async fn pipeline(site: &dyn Site, run: &RunId) -> Result<Option<Pipeline>> {
+    Ok(plan(site, run).await?.and_then(|plan| Pipeline::parse(&plan.pipeline_text).ok()))
+}
+
+/// Where the rows of a run lie that reads BigQuery; `None` for a file, and while the snapshot is taken.
+pub(crate) async fn snapshot(site: &dyn Site, plan: &Plan) -> Result<Option<Snapshot>> {
+    if plan.scan.is_none() {
+        return Ok(None);
+    }
+    let Some(object) = site.objects().read(Bucket::State, &names::snapshot(&plan.run), None).await? else {
+        return Ok(None);
+    };
+    serde_json::from_slice(&object.body)
+        .map(Some)
+        .with_context(|| format!("the snapshot of run {} is corrupt", plan.run))
+}
+
+/// What the run comes to; all of its shards must be written.
+pub(crate) async fn totals(site: &dyn Site, run: &RunId) -> Result<Option<Totals>> {
+    if let Some(plan) = plan(site, run).await?
+        && let Some(snapshot) = snapshot(site, &plan).await?
+    {
+        return Ok(Some(snapshot.totals(plan.rows_per_shard)));
+    }
+    let Some(last) = list(site, Bucket::Shards, &names::shards(run)).await?.pop() else { return Ok(None) };
+    let Some(shard) = site.objects().read(Bucket::Shards, &last.name, None).await? else { return Ok(None) };
+    let first = shard.body.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    Ok(serde_json::from_slice::<Header>(first).ok().and_then(|header| header.totals))
 }
 
 /// Whether all shards of the run are written.
-pub(crate) async fn is_split(home: &Home, run: &RunId) -> Result<bool> {
-    let claim = home.objects.read(Bucket::State, &names::split(run), None).await?;
+pub(crate) async fn is_split(site: &dyn Site, run: &RunId) -> Result<bool> {
+    let claim = site.objects().read(Bucket::State, &names::split(run), None).await?;
     let claim: Option<Value> = claim.and_then(|claim| serde_json::from_slice(&claim.body).ok());
     Ok(claim.is_some_and(|claim| claim["state"] == "ended"))
 }
 
 /// Whether the run's answers are the stand-in's. Where that was not noted its rows tell; its calls cost no token.
-pub(crate) async fn is_stand_in(home: &Home, run: &Run) -> Result<bool> {
-    if let Some(answerer) = home.answerer_of(&run.run) {
+pub(crate) async fn is_stand_in(site: &dyn Site, run: &Run) -> Result<bool> {
+    if let Some(answerer) = site.answerer_of(&run.run) {
         return Ok(answerer == Answerer::StandIn);
     }
     let counts = run.counts();
     if counts.loaded == 0 || counts.usage.prompt > 0 {
         return Ok(false);
     }
-    let Some(pipeline) = pipeline(home, &run.run).await? else { return Ok(false) };
+    let Some(pipeline) = pipeline(site, &run.run).await? else { return Ok(false) };
     let mut stand_in = false;
-    home.reader().results(&pipeline, Some(&run.run), 1, |row| {
+    let mut each = |row: ResultRow| {
         stand_in = row.model == StandIn::MODEL;
         ControlFlow::Break(())
-    })?;
+    };
+    site.books().results(&pipeline, &run.run, 1, &mut each).await?;
     Ok(stand_in)
 }
 
+/// What may be seen. Without the right to list a bucket the store's runs are all that is shown, and that is said.
+fn seen(listed: Result<Vec<Meta>>) -> Result<Vec<Meta>> {
+    match listed {
+        Err(error) if matches!(error.downcast_ref(), Some(ObjectsError::Denied(_))) => {
+            eprintln!("{error}: runs of which no row has its outcome yet are not shown");
+            Ok(Vec::new())
+        }
+        other => other,
+    }
+}
+
 /// All objects under a prefix.
-pub(crate) async fn list(home: &Home, bucket: Bucket, prefix: &str) -> Result<Vec<Meta>> {
+pub(crate) async fn list(site: &dyn Site, bucket: Bucket, prefix: &str) -> Result<Vec<Meta>> {
     let mut all = Vec::new();
     loop {
         let after = all.last().map(|meta: &Meta| meta.name.clone());
-        let page = home.objects.list(bucket, prefix, after.as_deref(), PAGE).await?;
+        let page = site.objects().list(bucket, prefix, after.as_deref(), PAGE).await?;
         let last = page.len() < PAGE;
         all.extend(page);
         if last {

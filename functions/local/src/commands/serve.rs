@@ -2,13 +2,14 @@
 
 use super::runs::Run;
 use super::watch::{self, Watch};
-use super::{Exit, drive, line, runs};
+use super::{Exit, drive, runs};
 use crate::cli;
 use crate::home::Home;
 use crate::model::{self, Answerer};
 use crate::relay::{News, Plan, Relay};
 use crate::show::number;
 use crate::signals::Stop;
+use crate::site::Site;
 use crate::store::Store;
 use anyhow::{Context, Result, bail};
 use std::collections::{BTreeMap, BTreeSet};
@@ -100,7 +101,7 @@ async fn to_take_over(home: &Home, answerer: Answerer) -> Result<Vec<RunId>> {
     for run in runs::all(home).await?.into_iter().filter(|run| !run.is_ended()) {
         match home.answerer_of(&run.run) {
             Some(other) if other != answerer => {
-                others.push(format!("  {}  {}: {}", run.short(), run.file, line(&home.dir, &["cancel", run.short()])));
+                others.push(format!("  {}  {}: {}", run.short(), run.file, home.line(&["cancel", run.short()])));
             }
             // What nobody has planned yet is taken over when it is whole.
             _ if run.source_time.is_some() => open.push(run.run),
@@ -286,7 +287,7 @@ impl Server {
 
     /// Whether the file is to be split now: it was not yet, it has a pipeline, and it has its time.
     async fn is_wanted(&mut self, dropped: &Dropped, meta: &Meta) -> Result<bool> {
-        let (run, objects) = (runs::run_of(meta), &self.home.objects);
+        let (run, objects) = (runs::run_of(&self.home, meta), &self.home.objects);
         for begun in [names::plan(&run), names::open(&run)] {
             if objects.stat(Bucket::State, &begun).await?.is_some() {
                 return Ok(false);
@@ -332,7 +333,7 @@ impl Server {
         let run = Run::from(run.clone()).in_the_users_words(home);
         let short = run.short();
         if *state == RunState::Parked {
-            return format!("PARKED  {}, run {short}; go on with {}", run.file, line(&home.dir, &["resume", short]));
+            return format!("PARKED  {}, run {short}; go on with {}", run.file, home.line(&["resume", short]));
         }
         let text = format!("{}  {}, run {short}", run.state, run.file);
         if let Some(refused) = &run.refused {
@@ -340,7 +341,7 @@ impl Server {
         }
         let text = format!("{text}: {} loaded, {} failed", number(counts.loaded), number(counts.failed));
         let command = if counts.failed > 0 { "failures" } else { "results" };
-        format!("{text}; see {}", line(&home.dir, &[command, short]))
+        format!("{text}; see {}", home.line(&[command, short]))
     }
 
     fn say(&mut self, what: String) {

@@ -1,56 +1,64 @@
 //! `tasuki status`
 
+use super::drive::End;
+use super::report::exit_of;
 use super::runs::{self, Run};
-use super::{Exit, line};
+use super::{Exit, follow};
 use crate::cli;
-use crate::home::{Holder, Home};
 use crate::show::{self, number};
-use anyhow::Result;
-use serde_json::json;
+use crate::signals::Stop;
+use crate::site::{Driver, Site};
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::io::{Write, stdout};
-use std::path::Path;
 use tasuki_relay::stand_in::StandIn;
 
-pub(crate) async fn status(dir: &Path, args: cli::Status) -> Result<Exit> {
-    let home = Home::existing(dir)?;
-    let holder = home.holder()?;
+pub(crate) async fn status(site: &dyn Site, args: cli::Status) -> Result<Exit> {
+    let driver = site.driver()?;
     match args.run {
-        Some(name) => one(&home, runs::pick(&home, Some(&name)).await?, holder, args.json).await,
-        None => all(&home, holder, args.json).await,
+        Some(name) if args.follow => follow(site, runs::pick(site, Some(&name)).await?).await,
+        Some(name) => one(site, runs::pick(site, Some(&name)).await?, &driver, args.json).await,
+        None => all(site, &driver, args.json).await,
     }
 }
 
-async fn all(home: &Home, holder: Option<Holder>, json: bool) -> Result<Exit> {
-    let runs = runs::all(home).await?;
+async fn all(site: &dyn Site, driver: &Driver, json: bool) -> Result<Exit> {
+    let runs = runs::all(site).await?;
     if json {
         let mut list = Vec::with_capacity(runs.len());
         for run in &runs {
-            list.push(run.json(home).await?);
+            list.push(run.json(site).await?);
         }
-        let working = holder.map(|holder| json!({ "command": holder.command, "pid": holder.pid }));
+        let working = match driver {
+            Driver::Process(holder) => json!({ "command": holder.command, "pid": holder.pid }),
+            Driver::Services => "services".into(),
+            Driver::Nobody => Value::Null,
+        };
         show::json_line(&mut stdout().lock(), &json!({ "runs": list, "working": working }))?;
         return Ok(Exit::Done);
     }
     let mut text = String::new();
     if runs.is_empty() {
-        writeln!(text, "{} holds no run yet", home.dir.display())?;
+        writeln!(text, "{} holds no run yet", site.name())?;
     } else {
         let head = ["run", "state", "pipeline", "input", "rows", "loaded", "failed", "started"].map(str::to_owned);
         writeln!(text, "{}", show::table(head.into(), runs.iter().map(cells)))?;
     }
-    if let Some(holder) = &holder {
+    if let Driver::Process(holder) = driver {
         writeln!(text, "working: {holder}")?;
     }
     for run in runs.iter().filter(|run| !run.is_ended()) {
-        match run.resume(home) {
+        match run.resume(site) {
             Some(resume) => writeln!(text, "{} is parked: go on with {resume}", run.short())?,
-            None if holder.is_some() => (),
-            None => writeln!(text, "{} is not running: resume with {}", run.short(), resume(home, run))?,
+            None if matches!(driver, Driver::Nobody) => {
+                writeln!(text, "{} is not running: resume with {}", run.short(), resume(site, run))?;
+            }
+            None => (),
         }
     }
     for run in &runs {
-        if runs::is_stand_in(home, run).await? {
+        if runs::is_stand_in(site, run).await? {
             writeln!(text, "{}", StandIn::NOTE)?;
             break;
         }
@@ -79,9 +87,9 @@ fn cells(run: &Run) -> Vec<String> {
     ]
 }
 
-async fn one(home: &Home, run: Run, holder: Option<Holder>, json: bool) -> Result<Exit> {
+async fn one(site: &dyn Site, run: Run, driver: &Driver, json: bool) -> Result<Exit> {
     if json {
-        show::json_line(&mut stdout().lock(), &run.json(home).await?)?;
+        show::json_line(&mut stdout().lock(), &run.json(site).await?)?;
         return Ok(Exit::Done);
     }
     let (counts, mut text) = (run.counts(), String::new());
@@ -96,12 +104,12 @@ async fn one(home: &Home, run: Run, holder: Option<Holder>, json: bool) -> Resul
     let of = run.expected().map(|rows| format!(" of {}", number(rows))).unwrap_or_default();
     say("rows", number(counts.rows()) + &of)?;
     say("loaded", number(counts.loaded))?;
-    let reasons = home.reader().failure_reasons(&run.run)?;
+    let reasons = site.books().failure_reasons(&run.run).await?;
     let reasons: Vec<_> = reasons.iter().map(|(reason, count)| format!("{reason} {}", number(*count))).collect();
     say("failed", format!("{}  {}", number(counts.failed), reasons.join(", ")).trim_end().to_owned())?;
     say("unchanged", number(counts.unchanged))?;
     say("superseded", number(counts.superseded))?;
-    let stand_in = runs::is_stand_in(home, &run).await?;
+    let stand_in = runs::is_stand_in(site, &run).await?;
     let calls = [counts.paid_calls, counts.ambiguous_calls, counts.wasted_answers].map(number);
     let paid = runs::paid(stand_in);
     say("calls", format!("{} {paid}, {} ambiguous, {} wasted", calls[0], calls[1], calls[2]))?;
@@ -111,13 +119,14 @@ async fn one(home: &Home, run: Run, holder: Option<Holder>, json: bool) -> Resul
     if let Some(ended) = run.row.as_ref().and_then(|row| row.ended_at) {
         say("ended", ended.to_string())?;
     }
-    if let (Some((_, why)), Some(resume)) = (&run.parked, run.resume(home)) {
+    if let (Some((_, why)), Some(resume)) = (&run.parked, run.resume(site)) {
         say("parked", format!("{why}{}go on with {resume}", if why.is_empty() { "" } else { "; " }))?;
     }
-    match holder {
+    match driver {
         _ if run.is_ended() || run.parked.is_some() => (),
-        Some(holder) => say("working", holder.to_string())?,
-        None => say("not running", format!("resume with {}", resume(home, &run)))?,
+        Driver::Services => say("follow", site.line(&["status", run.short(), "--follow"]))?,
+        Driver::Process(holder) => say("working", holder.to_string())?,
+        Driver::Nobody => say("not running", format!("resume with {}", resume(site, &run)))?,
     }
     if stand_in {
         say("note", StandIn::NOTE.to_owned())?;
@@ -126,6 +135,18 @@ async fn one(home: &Home, run: Run, holder: Option<Holder>, json: bool) -> Resul
     Ok(Exit::Done)
 }
 
-fn resume(home: &Home, run: &Run) -> String {
-    home.command_of(&run.run).unwrap_or_else(|| line(&home.dir, &["serve", "--pipelines", "DIR"]))
+/// Stays with a run until it ends.
+async fn follow(site: &dyn Site, run: Run) -> Result<Exit> {
+    let stop = Stop::listen().context("signals cannot be listened for")?;
+    if let End::NotDone(why) = follow::follow(site, &run.run, stop).await? {
+        eprintln!("{why}");
+        return Ok(Exit::NotDone);
+    }
+    let run = runs::one(site, &run.run).await?;
+    one(site, run.clone(), &site.driver()?, false).await?;
+    Ok(exit_of(&run))
+}
+
+fn resume(site: &dyn Site, run: &Run) -> String {
+    site.command_of(&run.run).unwrap_or_else(|| site.line(&["serve", "--pipelines", "DIR"]))
 }

@@ -1,13 +1,13 @@
 //! What a run came to.
 
 use super::runs::{self, Run};
-use super::{line, quoted};
-use crate::home::Home;
 use crate::show::{self, number, plain};
+use crate::site::{self, Site};
 use anyhow::Result;
 use std::io::{Write, stdout};
 use std::ops::ControlFlow;
 use std::time::Duration;
+use tasuki_relay::books::ResultRow;
 use tasuki_relay::pipeline::Pipeline;
 use tasuki_relay::stand_in::StandIn;
 
@@ -17,7 +17,7 @@ const FIRST: u64 = 5;
 const REASONS: usize = 5;
 
 pub(crate) struct Summary<'a> {
-    pub(crate) home: &'a Home,
+    pub(crate) site: &'a dyn Site,
     pub(crate) run: &'a Run,
     /// What the user calls the input.
     pub(crate) called: &'a str,
@@ -41,7 +41,7 @@ impl Summary<'_> {
             return self.json().await;
         }
         let (mut out, counts) = (Text(String::new()), self.run.counts());
-        let home = self.home;
+        let site = self.site;
         out.line(format!(
             "{}  {} with pipeline {}, run {}",
             self.run.state, self.called, self.run.pipeline, self.run.run
@@ -49,13 +49,13 @@ impl Summary<'_> {
         out.count("rows", counts.rows(), "");
         out.count("loaded", counts.loaded, "");
         if counts.failed > 0 {
-            let reasons = home.reader().failure_reasons(&self.run.run)?;
+            let reasons = site.books().failure_reasons(&self.run.run).await?;
             let more = reasons.len().saturating_sub(REASONS);
             let mut list: Vec<String> =
                 reasons.iter().take(REASONS).map(|(reason, count)| format!("{reason} {}", number(*count))).collect();
             list.extend((more > 0).then(|| format!("{more} more reasons")));
             out.count("failed", counts.failed, &list.join(", "));
-            out.line(format!("                       see {}", line(&home.dir, &["failures", self.run.short()])));
+            out.line(format!("                       see {}", site.line(&["failures", self.run.short()])));
         } else {
             out.count("failed", 0, "");
         }
@@ -68,7 +68,7 @@ impl Summary<'_> {
                 );
             }
         }
-        let stand_in = runs::is_stand_in(home, self.run).await?;
+        let stand_in = runs::is_stand_in(site, self.run).await?;
         let paid = runs::paid(stand_in);
         let more =
             format!("{paid}, {} ambiguous, {} wasted", number(counts.ambiguous_calls), number(counts.wasted_answers));
@@ -89,40 +89,34 @@ impl Summary<'_> {
         }
         if counts.loaded + counts.unchanged > 0 {
             out.line(String::new());
-            out.line(self.first()?);
+            out.line(self.first().await?);
             if stand_in {
                 out.line(StandIn::NOTE.to_owned());
             }
             out.line(String::new());
-            out.line(format!("all of them  {}", line(&home.dir, &["results", self.run.short()])));
-            out.line(format!("database     {}", home.database().display()));
-            // Between quotes: a column may be called select, and a folder have a space.
-            let columns: Vec<String> = std::iter::once(&self.pipeline.key)
-                .chain(self.pipeline.answer.iter().map(|column| &column.name))
-                .map(|name| format!("\"{name}\""))
-                .collect();
-            let sql = format!("SELECT {} FROM \"{}\" LIMIT 5", columns.join(", "), self.pipeline.table);
-            let database = home.database().display().to_string();
-            out.line(format!("             sqlite3 {} {}", quoted(&database), quoted(&sql)));
+            out.line(format!("all of them  {}", site.line(&["results", self.run.short()])));
+            out.line(format!("database     {}", site.database()));
+            out.line(format!("             {}", site::first_answers(site, self.pipeline)));
         }
         out.print()
     }
 
-    fn first(&self) -> Result<String> {
+    async fn first(&self) -> Result<String> {
         let head = std::iter::once(self.pipeline.key.clone());
         let head = head.chain(self.pipeline.answer.iter().map(|column| column.name.clone())).collect();
         let mut rows = Vec::new();
-        self.home.reader().results(self.pipeline, Some(&self.run.run), FIRST, |row| {
+        let mut each = |row: ResultRow| {
             let key = std::iter::once(row.key.to_string());
             rows.push(key.chain(row.values.iter().map(|(_, value)| plain(value))).collect());
             ControlFlow::Continue(())
-        })?;
+        };
+        self.site.books().results(self.pipeline, &self.run.run, FIRST, &mut each).await?;
         Ok(show::table(head, rows))
     }
 
     /// One JSON object on stdout.
     pub(crate) async fn json(&self) -> Result<()> {
-        show::json_line(&mut stdout().lock(), &self.run.json(self.home).await?)
+        show::json_line(&mut stdout().lock(), &self.run.json(self.site).await?)
     }
 }
 

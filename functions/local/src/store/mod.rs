@@ -7,7 +7,7 @@ mod rows;
 mod runs;
 mod target;
 
-pub use reader::{FailureRow, Reader, ResultRow};
+pub use reader::Reader;
 
 use async_trait::async_trait;
 use fault::Fault;

@@ -5,47 +5,16 @@ use super::rows;
 use super::runs::{self, int, parsed, uint};
 use super::target::{self, quoted};
 use super::{BUSY, version};
-use crate::model::Answerer;
+use async_trait::async_trait;
 use rusqlite::{Connection, OpenFlags, Row, params};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use tasuki_relay::books::{Books, Each, FailureRow, ResultRow};
 use tasuki_relay::names::RunId;
 use tasuki_relay::pipeline::Pipeline;
 use tasuki_relay::ports::{RecordsError, RunRow};
-use tasuki_relay::record::Key;
-use tasuki_relay::stand_in::StandIn;
-
-/// A row that failed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FailureRow {
-    /// Position in the source.
-    pub ordinal: u64,
-    /// The row's key, where it has one.
-    pub key: Option<Key>,
-    /// A word for programs.
-    pub reason: String,
-    /// A sentence for people.
-    pub message: String,
-    /// Calls sent for it.
-    pub attempts: u32,
-}
-
-/// A row of a target table.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ResultRow {
-    /// Its key.
-    pub key: Key,
-    /// Answer columns in the pipeline's order; arrays decoded; null where the row is older than the column.
-    pub values: Vec<(String, Value)>,
-    /// The run that wrote or confirmed it last.
-    pub run: RunId,
-    /// The version of the model that answered.
-    pub model: String,
-    /// Its position in that run's source.
-    pub ordinal: u64,
-}
 
 /// A store to look at. A file that is not there yet is an empty store.
 ///
@@ -71,8 +40,13 @@ impl Reader {
         self.ask(|connection| Ok(runs::run(connection, run)?))
     }
 
-    /// The failed rows of a run in their order, `limit` at most.
-    pub fn failures(&self, run: &RunId, limit: u64) -> Result<Vec<FailureRow>, RecordsError> {
+    /// The failed rows of a run in their order, `limit` at most. Stops early when `each` says so.
+    pub fn failures(
+        &self,
+        run: &RunId,
+        limit: u64,
+        mut each: impl FnMut(FailureRow) -> ControlFlow<()>,
+    ) -> Result<(), RecordsError> {
         let read = |row: &Row<'_>| {
             Ok(FailureRow {
                 ordinal: uint(row.get("ordinal")?),
@@ -84,7 +58,12 @@ impl Reader {
         };
         self.ask(|connection| {
             let mut select = connection.prepare("SELECT * FROM Failures WHERE run = ? ORDER BY ordinal LIMIT ?")?;
-            Ok(select.query_map(params![run.as_str(), int(limit)], read)?.collect::<Result<_, _>>()?)
+            for row in select.query_map(params![run.as_str(), int(limit)], read)? {
+                if each(row?).is_break() {
+                    break;
+                }
+            }
+            Ok(())
         })
     }
 
@@ -151,13 +130,12 @@ impl Reader {
         })
     }
 
-    /// The failed rows of the run, by ordinal, whose keys were answered by a newer run: one of a newer file, or a retry. An
-    /// answer of the stand-in is none to Gemini.
+    /// See [`Books::answered_since`].
     pub fn answered_since(
         &self,
         pipeline: &Pipeline,
         run: &RunRow,
-        answerer: Answerer,
+        but: Option<&str>,
     ) -> Result<BTreeSet<u64>, RecordsError> {
         self.ask(|connection| {
             if target::known(connection, pipeline)?.is_none() {
@@ -165,15 +143,14 @@ impl Reader {
             }
             let sql = format!(
                 "SELECT Failures.ordinal FROM Failures JOIN {} AS target ON target.{} = Failures.key \
-                 WHERE Failures.run = ?1 AND (target.source_time, target.run_time) > (?2, ?3) AND (?4 OR target.model <> ?5)",
+                 WHERE Failures.run = ?1 AND (target.source_time, target.run_time) > (?2, ?3) AND (?4 IS NULL OR target.model <> ?4)",
                 quoted(&pipeline.table),
                 quoted(&pipeline.key)
             );
             let (source, time) = (run.source_time.to_string(), run.run_time.to_string());
-            let all = answerer == Answerer::StandIn;
             let mut select = connection.prepare(&sql)?;
             let read = |row: &Row<'_>| Ok(uint(row.get(0)?));
-            let found = select.query_map(params![run.run.as_str(), source, time, all, StandIn::MODEL], read)?;
+            let found = select.query_map(params![run.run.as_str(), source, time, but], read)?;
             Ok(found.collect::<Result<_, _>>()?)
         })
     }
@@ -197,5 +174,39 @@ impl Reader {
         let connection = Connection::open_with_flags(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         connection.busy_timeout(BUSY)?;
         Ok((version(&connection)? != 0).then_some(connection))
+    }
+}
+
+/// A file on this machine answers at once: nothing is waited for.
+#[async_trait(?Send)]
+impl Books for Reader {
+    async fn runs(&self) -> Result<Vec<RunRow>, RecordsError> {
+        self.runs()
+    }
+    async fn run(&self, run: &RunId) -> Result<Option<RunRow>, RecordsError> {
+        self.run(run)
+    }
+    async fn failures(&self, run: &RunId, limit: u64, each: Each<'_, FailureRow>) -> Result<(), RecordsError> {
+        self.failures(run, limit, each)
+    }
+    async fn failure_reasons(&self, run: &RunId) -> Result<Vec<(String, u64)>, RecordsError> {
+        self.failure_reasons(run)
+    }
+    async fn results(
+        &self,
+        pipeline: &Pipeline,
+        run: &RunId,
+        limit: u64,
+        each: Each<'_, ResultRow>,
+    ) -> Result<(), RecordsError> {
+        self.results(pipeline, Some(run), limit, each)
+    }
+    async fn answered_since(
+        &self,
+        pipeline: &Pipeline,
+        run: &RunRow,
+        but: Option<&str>,
+    ) -> Result<BTreeSet<u64>, RecordsError> {
+        self.answered_since(pipeline, run, but)
     }
 }

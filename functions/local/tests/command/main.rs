@@ -71,7 +71,14 @@ impl Desk {
 
     fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tasuki"));
-        let unset = ["GEMINI_API_KEY", "GOOGLE_API_KEY", "GOOGLE_GEMINI_BASE_URL", "TASUKI_DIR", "TASUKI_LOG"];
+        let unset = [
+            "GEMINI_API_KEY",
+            "GOOGLE_API_KEY",
+            "GOOGLE_GEMINI_BASE_URL",
+            "TASUKI_DIR",
+            "TASUKI_DEPLOYMENT",
+            "TASUKI_LOG",
+        ];
         for name in unset {
             command.env_remove(name);
         }

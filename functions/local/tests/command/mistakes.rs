@@ -82,3 +82,32 @@ async fn an_environment_that_cannot_work_is_told_before_anything_starts() {
     refused(&desk, RUN, &["GEMINI_API_KEY too"]).await;
     assert!(!desk.path(".tasuki").exists());
 }
+
+#[test]
+fn a_newcomers_build_has_none_of_googles_crates() {
+    let tree = |more: &[&str]| {
+        let mut cargo = std::process::Command::new(env!("CARGO"));
+        cargo
+            .args(["tree", "--locked", "--offline", "-p", "tasuki", "-e", "normal,build", "--prefix", "none"])
+            .args(more);
+        let output = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let names = String::from_utf8(output.stdout).unwrap();
+        names.lines().filter(|line| line.contains("google")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(tree(&[]), Vec::<String>::new());
+    assert!(!tree(&["--features", "cloud"]).is_empty(), "the feature is what brings them");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_and_serve_say_where_they_work() {
+    let desk = Desk::new();
+    let doctor = desk.tasuki(&["doctor"]).await;
+    assert!(doctor.code == Some(1) && doctor.err.contains("--deployment FILE"), "{doctor:?}");
+    desk.write("tasuki.json", "{\"version\": 1}");
+    let wrong = desk.tasuki(&["--deployment", "tasuki.json", "status"]).await;
+    let says = if cfg!(feature = "cloud") { "state_bucket is missing" } else { "--features cloud" };
+    assert!(wrong.code == Some(1) && wrong.err.contains(says), "{wrong:?}");
+    let both = desk.tasuki(&["--deployment", "tasuki.json", "--dir", "here", "status"]).await;
+    assert!(both.code == Some(1) && both.err.contains("--dir"), "{both:?}");
+}

@@ -25,6 +25,9 @@
 mod failure;
 mod json;
 mod transfers;
+mod upload;
+
+pub use upload::LocalFile;
 
 use crate::connect::Endpoint;
 use async_trait::async_trait;
@@ -124,6 +127,23 @@ impl GoogleObjects {
         let result = tokio::time::timeout(self.call_limit, call).await;
         let result = result.unwrap_or_else(|_| Err(Failure::unconfirmed("timed out")));
         result.map_err(|failure| failure.told(what, self.buckets.name(bucket)))
+    }
+
+    /// Writes a file as an object if the live generation is `expected`; `None`: if there is none. Without a limit of time: the file
+    /// may be large, and a person waits.
+    pub async fn upload(
+        &self,
+        bucket: Bucket,
+        name: &str,
+        file: &LocalFile,
+        expected: Option<Generation>,
+    ) -> Result<Meta, ObjectsError> {
+        let real = self.buckets.name(bucket);
+        let written = match self.transfers.upload_file(real, name, file, expected).await {
+            Err(Failure::Forbidden) => Err(self.refused(bucket, name, expected).await),
+            written => written,
+        };
+        written.map_err(|failure| failure.told("upload", real))
     }
 
     /// Writes if the live generation is `expected`; `None`: if there is none.

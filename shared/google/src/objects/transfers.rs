@@ -17,6 +17,8 @@ use tasuki_relay::ports::{Generation, Meta};
 
 /// No try begins later than this after the first.
 const RETRY_FOR: Duration = Duration::from_secs(8);
+/// A file goes up in one call that may last hours: it is resumed so often.
+const FILE_TRIES: u32 = 10;
 /// Waits between tries, with full jitter. Cloud Storage takes about one change a second of one name.
 const WAIT_FIRST: Duration = Duration::from_millis(200);
 const WAIT_MAX: Duration = Duration::from_secs(2);
@@ -77,6 +79,27 @@ impl Transfers {
             Err(Failure::Absent) if resumable => Err(Failure::unconfirmed("the upload's session is gone")),
             Err(failure) => Err(failure),
         }
+    }
+
+    /// The same with a file's bytes, however many: what broke is taken up again where it broke.
+    pub(super) async fn send_file(
+        &self,
+        bucket: &str,
+        name: &str,
+        file: tokio::fs::File,
+        checksum: u32,
+        expected: Option<Generation>,
+    ) -> Result<Meta, Failure> {
+        let written = self
+            .client
+            .write_object(resource(bucket), name, file)
+            .set_if_generation_match(expected.unwrap_or(0))
+            .set_content_type(CONTENT_TYPE)
+            .with_known_crc32c(checksum)
+            .with_retry_policy(RetryableErrors.with_attempt_limit(FILE_TRIES))
+            .send_unbuffered()
+            .await;
+        written_meta(written?)
     }
 
     /// The body of one version, or the live one, and which it is.

@@ -1,21 +1,24 @@
-//! The store in Google Cloud: [`SpannerRecords`], on Tasuki's own tables ([`schema`]) and one target table per
+//! The store in Google Cloud: [`SpannerRecords`], and [`SpannerBooks`] to look at it, on Tasuki's own tables ([`schema`]) and one target table per
 //! pipeline.
 
 mod fault;
 mod load;
 mod pool;
+mod reader;
 mod rejects;
 mod rows;
 mod runs;
 pub mod schema;
 mod target;
 
+pub use reader::SpannerBooks;
+
 use crate::connect::Endpoint;
 use async_trait::async_trait;
 use fault::Fault;
 use futures::FutureExt;
 use futures::future::try_join_all;
-use google_cloud_spanner::client::{DatabaseClient, Spanner};
+use google_cloud_spanner::client::DatabaseClient;
 use google_cloud_spanner::key::KeySet;
 use google_cloud_spanner::read::ReadRequest;
 use google_cloud_spanner::transaction::ReadWriteTransaction;
@@ -55,14 +58,7 @@ impl SpannerRecords {
         transactions_at_once: usize,
         role: Option<&str>,
     ) -> Result<SpannerRecords, RecordsError> {
-        let mut builder = Spanner::builder().with_credentials(endpoint.credentials);
-        if let Some(url) = endpoint.url {
-            builder = builder.with_endpoint(url);
-        }
-        // The error's text may hold the endpoint; it says nothing that the caller could decide by.
-        let unreachable =
-            |_| RecordsError::Unknown("the Spanner client could not be made: is its endpoint right?".into());
-        let spanner = builder.build().await.map_err(unreachable)?;
+        let spanner = pool::spanner(endpoint).await?;
         let clients = (0..=transactions_at_once.max(1)).map(|_| pool::client(&spanner, database, role));
         let mut clients = try_join_all(clients).await.map_err(Fault::from)?;
         let reads = clients.pop().expect("there are at least two");

@@ -1,5 +1,6 @@
 //! The clients that transactions run on, and how long they may take.
 
+use crate::connect::Endpoint;
 use google_cloud_gax::options::RequestOptions;
 use google_cloud_gax::retry_policy::RetryPolicyExt;
 use google_cloud_spanner::client::{DatabaseClient, Spanner};
@@ -7,6 +8,7 @@ use google_cloud_spanner::retry_policy::{BasicTransactionRetryPolicy, SpannerRet
 use google_cloud_spanner::transaction::TransactionRunner;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tasuki_relay::ports::RecordsError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// A transaction with all its attempts may take so long (protocol.md 5): the client itself sets no limit.
@@ -20,7 +22,23 @@ const READ_TIME: Duration = Duration::from_secs(20);
 
 /// How often and how long a read is tried.
 pub(super) fn patience() -> impl google_cloud_gax::retry_policy::RetryPolicy {
-    SpannerRetryPolicy::new().with_time_limit(READ_TIME)
+    patience_of(READ_TIME)
+}
+
+/// The same for a read that may take longer.
+pub(super) fn patience_of(time: Duration) -> impl google_cloud_gax::retry_policy::RetryPolicy {
+    SpannerRetryPolicy::new().with_time_limit(time)
+}
+
+/// Spanner, wherever it is.
+pub(super) async fn spanner(endpoint: Endpoint) -> Result<Spanner, RecordsError> {
+    let mut builder = Spanner::builder().with_credentials(endpoint.credentials);
+    if let Some(url) = endpoint.url {
+        builder = builder.with_endpoint(url);
+    }
+    // The error's text may hold the endpoint; it says nothing that the caller could decide by.
+    let unreachable = |_| RecordsError::Unknown("the Spanner client could not be made: is its endpoint right?".into());
+    builder.build().await.map_err(unreachable)
 }
 
 /// A client of a session of its own.

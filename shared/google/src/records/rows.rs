@@ -5,7 +5,7 @@ use google_cloud_spanner::mutation::Mutation;
 use google_cloud_spanner::read::ReadRequest;
 use google_cloud_spanner::result::{ResultSet, Row};
 use google_cloud_spanner::statement::Statement;
-use google_cloud_spanner::value::Value;
+use google_cloud_spanner::value::{FromValue, Value};
 use google_cloud_spanner::{Result, key};
 use serde_json::Value as Json;
 use std::collections::BTreeMap;
@@ -168,14 +168,34 @@ fn one_out(value_type: ValueType, value: &Json) -> Option<Value> {
     })
 }
 
-fn key_out(key: &Key) -> Value {
+/// The inverse of [`answer_out`]; null where the row is older than the column.
+pub(super) fn answer_in(column: &AnswerColumn, row: &Row) -> Result<Json> {
+    match column.value_type {
+        ValueType::String => read_as::<String>(column, row),
+        ValueType::Integer => read_as::<i64>(column, row),
+        ValueType::Number => read_as::<f64>(column, row),
+        ValueType::Boolean => read_as::<bool>(column, row),
+    }
+}
+
+fn read_as<T: FromValue + Into<Json>>(column: &AnswerColumn, row: &Row) -> Result<Json> {
+    let name = column.name.as_str();
+    Ok(match column.count {
+        Some(_) => row.get::<Option<Vec<Option<T>>>>(name)?.map_or(Json::Null, |values| {
+            Json::Array(values.into_iter().map(|value| value.map_or(Json::Null, Into::into)).collect())
+        }),
+        None => row.get::<Option<T>>(name)?.map_or(Json::Null, Into::into),
+    })
+}
+
+pub(super) fn key_out(key: &Key) -> Value {
     match key {
         Key::Integer(number) => (*number).into(),
         Key::Text(text) => text.clone().into(),
     }
 }
 
-fn key_in(pipeline: &Pipeline, row: &Row) -> Result<Key> {
+pub(super) fn key_in(pipeline: &Pipeline, row: &Row) -> Result<Key> {
     let name = pipeline.key.as_str();
     Ok(match pipeline.key_type {
         KeyType::Integer => Key::Integer(row.get(name)?),

@@ -5,7 +5,7 @@ use super::rows::{COMMIT_TIME, time_in, time_out, uint};
 use google_cloud_spanner::Result;
 use google_cloud_spanner::mutation::{Mutation, WriteBuilder};
 use google_cloud_spanner::result::{ResultSet, Row};
-use google_cloud_spanner::statement::Statement;
+use google_cloud_spanner::statement::{Statement, StatementBuilder};
 use google_cloud_spanner::transaction::ReadWriteTransaction;
 use tasuki_relay::names::{RunId, ShardIndex};
 use tasuki_relay::ports::{Generation, RunRow, RunState};
@@ -34,14 +34,32 @@ impl Standing {
 
 /// Asks for one run and the sum of its counters.
 pub(super) fn ask(run: &RunId) -> Statement {
+    let statement = Statement::builder(select("WHERE run = @run", "WHERE r.run = @run"));
+    statement.add_param("run", run.to_string()).with_retry_policy(pool::patience()).build()
+}
+
+/// Asks for all runs, newest first.
+pub(super) fn ask_all() -> StatementBuilder {
+    Statement::builder(select("", "ORDER BY r.run_time DESC, r.run DESC"))
+}
+
+/// Runs with the sum of their counters.
+fn select(counters: &str, runs: &str) -> String {
     let sums = Counts::COLUMNS.map(|column| format!("SUM({column}) AS {column}")).join(", ");
     let counts = Counts::COLUMNS.map(|column| format!("COALESCE(c.{column}, 0) AS {column}")).join(", ");
-    let sql = format!(
+    format!(
         "SELECT r.*, {counts} FROM Runs AS r \
-         LEFT JOIN (SELECT run, {sums} FROM Counters WHERE run = @run GROUP BY run) AS c ON c.run = r.run \
-         WHERE r.run = @run"
-    );
-    Statement::builder(sql).add_param("run", run.to_string()).with_retry_policy(pool::patience()).build()
+         LEFT JOIN (SELECT run, {sums} FROM Counters {counters} GROUP BY run) AS c ON c.run = r.run {runs}"
+    )
+}
+
+/// The answer to [`ask_all`].
+pub(super) async fn all(mut found: ResultSet) -> Result<Vec<RunRow>> {
+    let mut runs = Vec::new();
+    while let Some(row) = found.next().await.transpose()? {
+        runs.extend(read(&row)?.map(|standing| standing.row));
+    }
+    Ok(runs)
 }
 
 /// The answer to [`ask`]; `None` for an unknown run. A row that Tasuki cannot have written is an unknown run too.

@@ -28,7 +28,8 @@ WHERE table_schema = '' AND LOWER(table_name) = LOWER(@table) ORDER BY index_nam
 /// A table that is there.
 #[derive(Debug)]
 pub(super) struct Found {
-    table: Table,
+    /// As the database has it.
+    pub(super) table: Table,
     /// Its columns that take the commit's time.
     stamped: Vec<String>,
     /// Mutations that one row takes in its indexes: an entry is removed and another made, each with the table's key.
@@ -86,7 +87,7 @@ impl Targets {
     }
 }
 
-async fn find(client: &DatabaseClient, name: &str) -> Result<Option<Found>, Fault> {
+pub(super) async fn find(client: &DatabaseClient, name: &str) -> Result<Option<Found>, Fault> {
     let (mut columns, mut stamped) = (Vec::new(), Vec::new());
     let mut rows = ask(client, COLUMNS, name).await?;
     while let Some(row) = rows.next().await.transpose()? {
