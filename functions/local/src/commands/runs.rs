@@ -62,7 +62,7 @@ impl Run {
     }
 
     /// The marker has the word: the store follows it with the next sweep.
-    async fn as_marked(mut self, home: &Home) -> Result<Run> {
+    async fn with_its_marker(mut self, home: &Home) -> Result<Run> {
         if self.is_ended() {
             return Ok(self);
         }
@@ -158,7 +158,7 @@ pub(crate) async fn all(home: &Home) -> Result<Vec<Run>> {
             );
         }
     }
-    let marked = runs.into_values().map(|run| run.in_the_users_words(home).as_marked(home));
+    let marked = runs.into_values().map(|run| run.in_the_users_words(home).with_its_marker(home));
     let mut runs = futures::future::try_join_all(marked).await?;
     runs.sort_by(|a, b| (b.run_time, &b.run).cmp(&(a.run_time, &a.run)));
     Ok(runs)
@@ -201,7 +201,7 @@ pub(crate) async fn pick(home: &Home, name: Option<&str>) -> Result<Run> {
 /// One run as it stands.
 pub(crate) async fn one(home: &Home, run: &RunId) -> Result<Run> {
     match home.reader().run(run)? {
-        Some(row) => Run::from(row).in_the_users_words(home).as_marked(home).await,
+        Some(row) => Run::from(row).in_the_users_words(home).with_its_marker(home).await,
         None => pick(home, Some(run.as_str())).await,
     }
 }
