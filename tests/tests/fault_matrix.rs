@@ -385,10 +385,12 @@ fn a_parked_run_whose_rows_need_no_call_completes() {
 #[test]
 fn a_parked_run_can_be_cancelled() {
     let storm = Storm { from: START, to: START + 10 * MINUTE, systemic: false };
-    let first = RunId::of("inbox", "p/a.jsonl", 2);
-    let hand = vec![(MINUTE, ByHand::Puts(Bucket::State, names::parked(&first), String::new()))];
-    let setup =
-        Setup { by_hand: hand, storm: Some(storm), cancel_at: Some(3 * MINUTE), ..world(1, draw::plain_file(20)) };
+    let setup = Setup {
+        by_hand: vec![(MINUTE, ByHand::Parks)],
+        storm: Some(storm),
+        cancel_at: Some(3 * MINUTE),
+        ..world(1, draw::plain_file(20))
+    };
     assert_eq!(only_state(&run(setup, [])), RunState::Cancelled);
 }
 
