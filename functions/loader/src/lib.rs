@@ -148,6 +148,7 @@ impl Loader {
     async fn publish(&self, ended: &Ended) -> Result<(), Why> {
         let published = timeout(NOTICE_DEADLINE, self.notice.publish(ended)).await;
         published.unwrap_or_else(|_| Err("timed out".into())).map_err(Why::Unconfirmed)?;
+        log_end(&ended.run);
         self.records.mark_published(&ended.event_id).await.map_err(unconfirmed)
     }
 
@@ -170,6 +171,17 @@ impl Loader {
         }
         pipelines.insert(run.clone(), pipeline.clone());
         Ok(pipeline)
+    }
+}
+
+/// A line for the end of a run, as often as its notice is sent. Why it was refused stands in Runs: it may name columns.
+fn log_end(RunRow { run, pipeline, state, .. }: &RunRow) {
+    let word = state.as_str();
+    match state {
+        RunState::Failed => {
+            tracing::error!(alert = "run_failed", %run, pipeline, state = word, "run {run} ended {word}: its row in Runs says why");
+        }
+        _ => tracing::info!(%run, pipeline, state = word, "run {run} ended {word}"),
     }
 }
 
