@@ -76,10 +76,10 @@ fn every_variable_that_terraform_sets_is_a_setting_and_every_one_that_is_needed_
         assert!(told.len() > 8, "{role:?}: {told:?}");
         for name in told.keys() {
             let read_by = VARIABLES.iter().find(|variable| variable.name == name).map(|variable| variable.roles);
-            // The buckets' names come all four, though a service needs some only to tell a stray event.
             assert!(read_by.is_some_and(|roles| roles.contains(&role)), "{role:?} does not read {name}");
         }
-        let needed = VARIABLES.iter().filter(|variable| variable.roles.contains(&role) && variable.unset == Unset::Refused);
+        let needed =
+            VARIABLES.iter().filter(|variable| variable.roles.contains(&role) && variable.unset == Unset::Refused);
         for variable in needed {
             assert!(told.contains_key(variable.name), "Terraform does not set {} of {role:?}", variable.name);
         }
@@ -93,7 +93,8 @@ fn every_service_starts_with_what_terraform_tells_it() {
         let told = told(&services, role).into_iter().filter(|(name, _)| bigquery || !name.contains("BIGQUERY"));
         let environment = told.map(|(name, expression)| (name.clone(), value(&name, &expression)));
         let on_cloud_run = ("K_SERVICE".to_owned(), role.service().to_owned());
-        let settings = read(role, environment.chain([on_cloud_run])).unwrap_or_else(|error| panic!("{role:?}: {error}"));
+        let settings =
+            read(role, environment.chain([on_cloud_run])).unwrap_or_else(|error| panic!("{role:?}: {error}"));
         assert_eq!(settings.bigquery.is_some(), bigquery && role == Role::Splitter);
         let role_in_store = [Some(SPLITTER_ROLE), None, Some(LOADER_ROLE)][role as usize];
         assert_eq!(settings.database_role.as_deref(), role_in_store, "{role:?}");
@@ -182,7 +183,10 @@ fn sql_files(folder: &str) -> Vec<(String, String)> {
 #[test]
 fn terraform_makes_the_tables_that_the_loader_was_built_with() {
     let files = sql_files("infra/schema");
-    assert!(files.iter().all(|(name, _)| name.starts_with(|c: char| c.is_ascii_digit())), "spanner.tf would not read it");
+    assert!(
+        files.iter().all(|(name, _)| name.starts_with(|c: char| c.is_ascii_digit())),
+        "spanner.tf would not read it"
+    );
     let terraform: Vec<String> = files.iter().flat_map(|(_, text)| as_terraform_reads(text)).collect();
     let code: Vec<String> = schema::statements().iter().flat_map(|statement| as_terraform_reads(statement)).collect();
     assert_eq!(terraform, code);
@@ -235,7 +239,9 @@ fn cloud_build_gets_all_that_the_image_is_built_from() {
         assert!(cloud.contains(format!("!/{name}").as_str()), "{name} stays behind");
     }
     let hashed = text("infra/image.tf");
-    for name in ["Cargo.toml", "Cargo.lock", "Dockerfile", ".dockerignore", "{functions,shared}/**", "infra/schema/*.sql"] {
+    for name in
+        ["Cargo.toml", "Cargo.lock", "Dockerfile", ".dockerignore", "{functions,shared}/**", "infra/schema/*.sql"]
+    {
         assert!(hashed.contains(&format!("\"{name}")), "the image's tag does not change with {name}");
     }
 }
