@@ -76,7 +76,6 @@ fn every_variable_that_terraform_sets_is_a_setting_and_every_one_that_is_needed_
         assert!(told.len() > 8, "{role:?}: {told:?}");
         for name in told.keys() {
             let read_by = VARIABLES.iter().find(|variable| variable.name == name).map(|variable| variable.roles);
-            // The buckets' names come all four, though a service needs some only to tell a stray event.
             assert!(read_by.is_some_and(|roles| roles.contains(&role)), "{role:?} does not read {name}");
         }
         let needed =

@@ -154,6 +154,7 @@ impl Loader {
     async fn publish(&self, announcement: &Announcement) -> Result<(), Why> {
         let published = timeout(NOTICE_DEADLINE, self.notice.publish(announcement)).await;
         published.unwrap_or_else(|_| Err("timed out".into())).map_err(Why::Unconfirmed)?;
+        log_news(announcement);
         self.records.mark_published(&announcement.event_id).await.map_err(unconfirmed)
     }
 
@@ -176,6 +177,19 @@ impl Loader {
         }
         pipelines.insert(run.clone(), pipeline.clone());
         Ok(pipeline)
+    }
+}
+
+/// A line for the end of a run, or for its standing still, as often as its notice is sent. Why it was refused stands in Runs: it
+/// may name columns.
+fn log_news(Announcement { state, run: RunRow { run, pipeline, .. }, .. }: &Announcement) {
+    let word = state.as_str();
+    match state {
+        RunState::Failed => {
+            tracing::error!(alert = "run_failed", %run, pipeline, state = word, "run {run} ended {word}: its row in Runs says why");
+        }
+        RunState::Parked => tracing::warn!(%run, pipeline, state = word, "run {run} is parked: its marker says why"),
+        _ => tracing::info!(%run, pipeline, state = word, "run {run} ended {word}"),
     }
 }
 

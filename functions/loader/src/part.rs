@@ -1,11 +1,13 @@
 //! An answers object as a part to load. Answers are untrusted: what is not whole is not loaded.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tasuki_relay::names::ShardId;
 use tasuki_relay::pipeline::{KeyType, ModelSettings, Pipeline, RunSettings};
 use tasuki_relay::ports::{Loaded, Object, Part};
 use tasuki_relay::record::{self, AnswerLine, Content, Corrupt, Failed, Header, Outcome, ShardLine, Spent};
+use tasuki_relay::settle::CHANGED_MEANWHILE;
 
 /// Reads an answers object: its header names the shard, and every ordinal is there once, in order.
 pub(crate) fn read(id: &ShardId, answers: &Object, pipeline: Arc<Pipeline>) -> Result<Part, Corrupt> {
@@ -75,14 +77,57 @@ pub(crate) fn no_pipeline(name: &str) -> Pipeline {
     }
 }
 
-/// The loader's line: one for each part. Its fields are in the telemetry's table (`tasuki_google::telemetry`).
+/// The loader's lines: one for each part, and one for each reason that rows of it failed for. Their fields are in the
+/// telemetry's table (`tasuki_google::telemetry`).
 pub(crate) fn log(part: &Part, loaded: &Loaded, commit: Duration) {
-    if let Loaded::Now(counts) = loaded {
-        let (run, shard) = (&part.id.run, part.id.shard);
-        tracing::info!(
-            leg = "loader", %run, %shard, pipeline = part.header.pipeline, rows = part.lines.len() as u64,
-            loaded = counts.loaded, failed = counts.failed, cancelled = counts.cancelled, unchanged = counts.unchanged,
-            superseded = counts.superseded, commit_ms = commit.as_millis() as u64, "loaded shard {shard} of run {run}"
+    let Loaded::Now(counts) = loaded else { return };
+    let (run, shard, pipeline) = (&part.id.run, part.id.shard, &part.header.pipeline);
+    tracing::info!(
+        leg = "loader", %run, %shard, pipeline, rows = part.lines.len() as u64,
+        loaded = counts.loaded, failed = counts.failed, cancelled = counts.cancelled, unchanged = counts.unchanged,
+        superseded = counts.superseded, commit_ms = commit.as_millis() as u64, "loaded shard {shard} of run {run}"
+    );
+    for (reason, failed_rows) in reasons(&part.lines, counts.failed) {
+        tracing::info!(%run, %shard, pipeline, reason, failed_rows, "{failed_rows} rows of shard {shard} failed: {reason}");
+    }
+}
+
+/// Failed rows by the first word of their reason: what follows a colon is the model's or the store's. Rows that failed
+/// only when their target was read were `unchanged` until then.
+fn reasons(lines: &[AnswerLine], failed: u64) -> BTreeMap<&str, u64> {
+    let mut reasons = BTreeMap::new();
+    for line in lines {
+        if let Outcome::Failed(failed) = &line.outcome {
+            *reasons.entry(failed.reason.split(':').next().unwrap_or_default()).or_default() += 1;
+        }
+    }
+    let settled = failed.saturating_sub(reasons.values().sum());
+    if settled > 0 {
+        *reasons.entry(CHANGED_MEANWHILE).or_default() += settled;
+    }
+    reasons
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_failed_row_has_a_reason_of_ours() {
+        let failed = |reason: &str| Outcome::Failed(Failed { reason: reason.into(), message: "canary".into() });
+        let outcomes = [
+            failed("store_rejected:OUT_OF_RANGE"),
+            failed("store_rejected:canary"),
+            failed("malformed"),
+            Outcome::Unchanged("f".into()),
+        ];
+        let lines = outcomes.map(|outcome| AnswerLine { ordinal: 0, key: None, outcome, spent: Spent::default() });
+        let three = BTreeMap::from([("malformed", 1), ("store_rejected", 2)]);
+        assert_eq!(reasons(&lines, 3), three);
+        assert_eq!(
+            reasons(&lines, 4),
+            BTreeMap::from([(CHANGED_MEANWHILE, 1), ("malformed", 1), ("store_rejected", 2)])
         );
+        assert_eq!(reasons(&lines[3..], 0), BTreeMap::new());
     }
 }

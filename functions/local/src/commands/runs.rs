@@ -62,7 +62,7 @@ impl Run {
     }
 
     /// The marker has the word: the store follows it with the next sweep. Who may not see markers sees the store's word.
-    async fn as_marked(mut self, site: &dyn Site) -> Result<Run> {
+    async fn with_its_marker(mut self, site: &dyn Site) -> Result<Run> {
         if self.is_ended() {
             return Ok(self);
         }
@@ -174,7 +174,7 @@ pub(crate) async fn all(site: &dyn Site) -> Result<Vec<Run>> {
             runs.insert(run, dropped.in_the_users_words(site));
         }
     }
-    let marked = runs.into_values().map(|run| run.as_marked(site));
+    let marked = runs.into_values().map(|run| run.with_its_marker(site));
     let mut runs = futures::future::try_join_all(marked).await?;
     runs.sort_by(|a, b| (b.run_time, &b.run).cmp(&(a.run_time, &a.run)));
     Ok(runs)
@@ -226,7 +226,7 @@ pub(crate) async fn one(site: &dyn Site, run: &RunId) -> Result<Run> {
             None => return pick(site, Some(run.as_str())).await,
         },
     };
-    found.as_marked(site).await
+    found.with_its_marker(site).await
 }
 
 /// The run that this version of an inbox object is.

@@ -10,7 +10,11 @@
 //! | `generator` | answers object | `run`, `shard`, `pipeline`, `reasons` (text: `malformed=2,timeout=1`); `rows`, `answered`, `failed`, `unchanged`, `calls` (all that were sent), `paid_calls`, `ambiguous_calls` (perhaps paid), `busy` (429s since the last claim), `wasted` (paid answers thrown away), `epochs` (times the shard was claimed), `prompt_tokens`, `output_tokens`, `thought_tokens`, `cached_tokens`, and of the rows that were asked the time from the first call to the last reply: `latency_sum_ms`, `latency_p50_ms`, `latency_p95_ms`, `latency_max_ms` |
 //! | `loader` | part that was committed | `run`, `shard`, `pipeline` (text); `rows`, `loaded`, `failed`, `cancelled` (of the failed), `unchanged`, `superseded`, `commit_ms` |
 //!
-//! A line that a person should look at has the field `alert`: `systemic`, `corrupt`, `panic`.
+//! Beside its line the loader writes one for each reason that rows of the part failed for: `run`, `shard`, `pipeline`,
+//! `reason` (text), `failed_rows`; and one for the end of a run: `run`, `pipeline`, `state` (text).
+//!
+//! A line that a person should look at has the field `alert`: `systemic`, `corrupt`, `panic`, `bad_event`, `sweep`,
+//! `run_failed`.
 //!
 //! **One run is one trace**, derived from its name ([`Traceparent::of_run`]). The trace context travels in objects' metadata
 //! from leg to leg: it tells which span caused which. With an OTLP endpoint spans and metrics are exported
