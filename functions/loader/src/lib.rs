@@ -13,7 +13,9 @@ use tasuki_relay::deadline::Deadline;
 use tasuki_relay::jobs::Jobs;
 use tasuki_relay::names::{self, Bucket, RunId, ShardId};
 use tasuki_relay::pipeline::Pipeline;
-use tasuki_relay::ports::{Announcement, Event, Notice, Objects, Part, Records, RecordsError, RunRow, Verdict, Why};
+use tasuki_relay::ports::{
+    Announcement, Event, Notice, Objects, Part, Records, RecordsError, RunRow, RunState, Verdict, Why,
+};
 use tasuki_relay::record::Plan;
 use tokio::time::timeout;
 use tracing::field::Empty;
