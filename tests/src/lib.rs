@@ -8,6 +8,7 @@ pub mod emulators;
 pub mod memory;
 pub mod model_server;
 pub mod oidc;
+pub mod quota;
 pub mod sim;
 pub mod spanner;
 pub mod storage_server;
