@@ -139,12 +139,13 @@ pub fn run<P: Policy>(world: World, mut policy: impl FnMut(u64) -> P) -> Outcome
     let mut chance = fastrand::Rng::with_seed(world.seed);
     let mut events = BinaryHeap::new();
     let mut count = 0;
-    let mut clients: Vec<Client<P>> = (0..world.clients)
-        .map(|_| Client { policy: policy(chance.u64(..)), wakes_at: None, passed: 0, passed_in_window: 0 })
-        .collect();
-    for client in 0..clients.len() {
+    let mut clients: Vec<Client<P>> = Vec::new();
+    for client in 0..world.clients as usize {
+        let starts = Duration::from_secs_f64(chance.f64());
+        let policy = policy(chance.u64(..));
+        clients.push(Client { policy, wakes_at: Some(starts), passed: 0, passed_in_window: 0 });
         count += 1;
-        events.push(Reverse(Entry(Duration::from_secs_f64(chance.f64()), count, client, Event::Wake)));
+        events.push(Reverse(Entry(starts, count, client, Event::Wake)));
     }
     let mut bucket = Bucket { tokens: QUOTA * BURST, filled: 0.0 };
     let (mut calls, mut rejected, mut useful, mut fairness_low, mut window) = (0u64, 0u64, 0u64, 1f64, WINDOW);
@@ -162,6 +163,8 @@ pub fn run<P: Policy>(world: World, mut policy: impl FnMut(u64) -> P) -> Outcome
         }
         let client = &mut clients[index];
         match event {
+            // An earlier wake has come since.
+            Event::Wake if client.wakes_at != Some(now) => continue,
             Event::Wake => client.wakes_at = None,
             Event::Reply(call, true) => client.policy.answered(now, call),
             Event::Reply(call, false) => client.policy.rejected(now, call),

@@ -107,7 +107,7 @@ impl Gate {
                 match at {
                     // In whole milliseconds, as tokio's timers: finer ones would not replay.
                     Some(at) => {
-                        sleep_until(self.start + Duration::from_millis(at.as_micros().div_ceil(1_000) as u64)).await
+                        sleep_until(self.start + Duration::from_millis(at.as_nanos().div_ceil(1_000_000) as u64)).await
                     }
                     None => std::future::pending().await,
                 }
