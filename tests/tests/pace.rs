@@ -7,8 +7,9 @@ use tasuki_tests::quota::{Adaptive, Backoff, Curve, Outcome, Parallel, Pause, Wo
 
 /// Calls in flight, over all clients: the default of `[run] max_in_flight`.
 const IN_FLIGHT: u32 = 5_000;
-/// A run's length in seconds.
+/// A run's length in seconds; that of the others in the normal test run.
 const SECONDS: f64 = 600.0;
+const SECONDS_OF_OTHERS: f64 = 200.0;
 /// A rejection takes as long as an answer (nothing is known sooner), or a tenth of it.
 const REJECTS_IN: [f64; 2] = [1.0, 0.1];
 
@@ -88,7 +89,8 @@ fn what_others_do_does_not_reach_the_aims() {
         for &clients in clients {
             for &curve in curves {
                 let most = IN_FLIGHT / clients;
-                let worlds = || worlds(clients, curve, rejects_in);
+                let seconds = if all() { SECONDS } else { SECONDS_OF_OTHERS };
+                let worlds = || worlds(clients, curve, rejects_in).map(|world| World { seconds, ..world });
                 let others = [
                     ("backoff", worst(worlds().map(|world| run(world, |seed| Backoff::new(most, seed))))),
                     ("10 s pause", worst(worlds().map(|world| run(world, |_| Pause::new(most))))),
