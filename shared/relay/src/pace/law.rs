@@ -18,6 +18,8 @@ const WINDOW_FIRST: f64 = 32.0;
 const WINDOW_DOUBLES: f64 = 0.075;
 /// How often the window is looked at while it widens by itself: the step of tokio's timers.
 const WINDOW_STEP: Duration = Duration::from_millis(1);
+/// A machine that is busy looks late, and must not make up for it in a clump: at most so many seconds count at a look.
+const WINDOW_LATE: f64 = 0.004;
 /// No process has so many calls in flight.
 const WINDOW_MAX: f64 = 1e6;
 /// After the first rejection no call starts for so many times as long as it took, and for so many seconds at least: what is in
@@ -220,7 +222,8 @@ impl Window {
     fn permit_at(&mut self, now: Duration, in_flight: u64) -> Option<Duration> {
         let since = *self.widened.get_or_insert(now);
         if self.answered.is_none() {
-            self.calls = (self.calls * (seconds(since, now) / WINDOW_DOUBLES).exp2()).min(WINDOW_MAX);
+            let past = seconds(since, now).min(WINDOW_LATE);
+            self.calls = (self.calls * (past / WINDOW_DOUBLES).exp2()).min(WINDOW_MAX);
             self.widened = Some(now);
         }
         match (in_flight as f64) < self.calls {
