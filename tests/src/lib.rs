@@ -10,6 +10,7 @@ pub mod memory;
 pub mod model_server;
 pub mod oidc;
 pub mod proxy;
+pub mod quota;
 pub mod read_api;
 pub mod rest_server;
 pub mod sim;

@@ -7,6 +7,7 @@ use crate::{Generator, Role};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tasuki_relay::checkpoint::{CHECKPOINT_EVERY, Checkpoints, SERVER_ERROR_EPOCHS, WITHHELD_EPOCHS};
 use tasuki_relay::claims::Claim;
@@ -250,7 +251,9 @@ impl Epoch {
 
     /// Offers the answers until storage takes them. What cannot be offered any longer must at least be in a checkpoint.
     async fn write_answers(&mut self, header: &Header) -> Result<Verdict, Why> {
-        let effort = Effort { epochs: self.epoch, busy: self.job.turned_away() };
+        let (rejected, waited_ms) = self.job.paced();
+        let in_flight = self.generator.meter.in_flight.load(Relaxed);
+        let effort = Effort { epochs: self.epoch, rejected, waited_ms, in_flight };
         let (start, mut pause) = (self.generator.clock.instant(), OFFERS.0);
         let stopping = self.generator.jobs.stop().clone();
         let last_offer = || async {

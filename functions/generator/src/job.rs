@@ -2,7 +2,7 @@
 
 use crate::budget::FormBudget;
 use crate::run::Run;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tasuki_relay::claims::Lease;
@@ -66,7 +66,8 @@ pub(crate) struct Job {
     halt: Mutex<Option<Halt>>,
     halted: CancellationToken,
     retries: AtomicU32,
-    busy: AtomicU32,
+    rejected: AtomicU32,
+    waited_ms: AtomicU64,
 }
 
 impl Job {
@@ -80,7 +81,8 @@ impl Job {
             halt: Mutex::default(),
             halted: CancellationToken::new(),
             retries: AtomicU32::new(10 + rows as u32 / 10),
-            busy: AtomicU32::new(0),
+            rejected: AtomicU32::new(0),
+            waited_ms: AtomicU64::new(0),
         }
     }
 
@@ -113,12 +115,17 @@ impl Job {
 
     /// The model said that it is busy.
     pub fn turn_away(&self) {
-        self.busy.fetch_add(1, Ordering::Relaxed);
+        self.rejected.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How often it said so.
-    pub fn turned_away(&self) -> u32 {
-        self.busy.load(Ordering::Relaxed)
+    /// A row waited so long before a call might start.
+    pub fn wait(&self, time: Duration) {
+        self.waited_ms.fetch_add(time.as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// How often the model said that it is busy, and how many milliseconds all rows together waited.
+    pub fn paced(&self) -> (u32, u64) {
+        (self.rejected.load(Ordering::Relaxed), self.waited_ms.load(Ordering::Relaxed))
     }
 
     /// Takes one retry from the budget.

@@ -38,6 +38,8 @@ use tracing::field::Empty;
 pub struct Settings {
     /// Calls in flight at most, over all shards of the process.
     pub max_in_flight: usize,
+    /// Processes of the generator at most: what a pipeline allows is shared by so many.
+    pub processes: u32,
     /// Shards that the process holds at once, cut requests included.
     pub shards_admitted: usize,
     /// How claims keep time.
@@ -54,6 +56,7 @@ impl Default for Settings {
     fn default() -> Settings {
         Settings {
             max_in_flight: 5_000,
+            processes: 1,
             shards_admitted: 128,
             timing: Timing::default(),
             control_every: Duration::from_secs(30),
@@ -96,13 +99,13 @@ impl Generator {
         let objects: Arc<dyn Objects> = Arc::new(Deadline(objects));
         Arc::new(Generator {
             claims: Claims::new(objects.clone(), clock.clone(), chance.clone(), settings.timing),
-            pace: Pace::new(clock.clone(), chance),
+            pace: Pace::new(clock.clone(), chance, settings.processes),
             breaker: Breaker::new(clock.clone()),
             storage: Breaker::new(clock.clone()),
             calls: Arc::new(Semaphore::new(settings.max_in_flight)),
             alone: RwLock::default(),
             collapse: Arc::default(),
-            runs: Runs::default(),
+            runs: Runs::new(settings.processes),
             jobs: Jobs::new(settings.shards_admitted),
             swept: Mutex::default(),
             meter: Arc::default(),

@@ -14,6 +14,7 @@ fn main() -> ExitCode {
 async fn start(platform: Arc<Platform>) -> Result<Arc<dyn Leg>, StartError> {
     let settings = Settings {
         max_in_flight: platform.settings.max_in_flight,
+        processes: platform.settings.instances,
         shards_admitted: platform.settings.concurrency,
         timing: platform.timing(),
         ..Settings::default()

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tasuki_relay::answer::Draft;
 use tasuki_relay::outcome::{Class, History, Step, classify, decide};
+use tasuki_relay::pace::{Ceilings, Gate, Permit};
 use tasuki_relay::pipeline::Thinking;
 use tasuki_relay::ports::{Ask, Fault, Reply};
 use tasuki_relay::record::{Answer, AnswerLine, Failed, GivenBack, Key, Outcome, Spent};
@@ -82,7 +83,7 @@ impl Generator {
         }
     }
 
-    /// Asks, and tells the followers. The permits are held while the model makes the row wait: that paces the others down.
+    /// Asks, and tells the followers. The permits are held while the row waits at the model's gate: few shards are open then.
     pub(crate) async fn lead(
         self: Arc<Self>,
         job: Arc<Job>,
@@ -102,14 +103,18 @@ impl Generator {
 
     /// Asks until the row has its outcome, or must be given back.
     pub(crate) async fn ask(&self, job: &Job, mut todo: Todo, mut ask: Ask, fingerprint: String) -> RowEnd {
-        let (mut history, mut server_retries, started) = (History::default(), 0, self.clock.instant());
+        let (mut history, mut server_retries, mut first_call) = (History::default(), 0, None);
         let (mut draft, question) = (Draft::default(), ask.clone());
         let before = todo.spent.latency_ms;
+        let model = &job.run.pipeline.model;
+        let (gate, ceilings) = (self.pace.gate(model), self.pace.ceilings(model));
         loop {
-            if !self.may_call(job).await {
+            let Some(permit) = self.may_call(job, &gate, ceilings, bytes(&ask)).await else {
                 return RowEnd::Back { todo, why: GivenBack::Stopped };
-            }
+            };
+            let started = *first_call.get_or_insert_with(|| self.clock.instant());
             let said = self.call(&ask).await;
+            settle(permit, &said);
             let judge = &job.run.judge;
             let class = classify(&said, |text| judge.take(&mut draft, text).map_err(|invalid| invalid.0));
             history.kept = draft.values();
@@ -144,10 +149,10 @@ impl Generator {
                 Step::Repair => ask = judge.repair(&draft, &question),
                 Step::AgainWithMore => ask.max_output_tokens = job.run.pipeline.model.retry_output_tokens,
                 Step::AgainThinkingLess => Arc::make_mut(&mut ask.pipeline).model.thinking = Thinking::Minimal,
-                Step::Wait(retry_after) => {
+                // The gate knows how long. The row goes to its end: others have waited for longer.
+                Step::Wait => {
                     self.meter.turned_away();
                     job.turn_away();
-                    job.sleep(self.pace.busy(history.turned_away, retry_after)).await;
                 }
                 Step::Retry => {
                     server_retries += 1;
@@ -158,7 +163,7 @@ impl Generator {
                         job.halt(Halt::Spent);
                         return RowEnd::Back { todo, why: GivenBack::ServerError };
                     }
-                    if !job.sleep(self.pace.busy(history.turned_away, None)).await {
+                    if !job.sleep(self.pace.after_error(history.server_errors)).await {
                         return RowEnd::Back { todo, why: GivenBack::ServerError };
                     }
                 }
@@ -184,19 +189,21 @@ impl Generator {
         }
     }
 
-    /// Whether a paid call may start now. Everything that can forbid it is asked last, just before the call.
-    async fn may_call(&self, job: &Job) -> bool {
-        tokio::select! {
+    /// Waits until a paid call may start; `None` when none may. Everything that can forbid it is asked last, just before the call.
+    async fn may_call(&self, job: &Job, gate: &Arc<Gate>, ceilings: Ceilings, bytes: usize) -> Option<Permit> {
+        let came = self.clock.instant();
+        let permit = tokio::select! {
             biased;
-            () = job.until_halted() => return false,
-            () = self.pace.ready() => (),
-        }
+            () = job.until_halted() => return None,
+            permit = gate.pass(ceilings, bytes) => permit,
+        };
+        job.wait(self.clock.instant().duration_since(came));
         if let Err(what) = self.breaker.admit().and_then(|()| job.run.breaker.admit()) {
             job.halt(Halt::Systemic(what));
         } else if !job.lease.may_spend() {
             job.halt(Halt::LeaseLost);
         }
-        job.halted().is_none()
+        job.halted().is_none().then_some(permit)
     }
 
     async fn call(&self, ask: &Ask) -> Result<Reply, Fault> {
@@ -219,6 +226,22 @@ impl Drop for Returned<'_> {
     }
 }
 
+/// What is known of a question's size before it is answered. The schema is left out: it is the same for all, and what replies say
+/// of their tokens makes up for it.
+fn bytes(ask: &Ask) -> usize {
+    ask.prompt.len() + ask.pipeline.system.as_ref().map_or(0, String::len)
+}
+
+/// Tells the gate what came back, as far as it tells of the model's limits.
+fn settle(permit: Permit, said: &Result<Reply, Fault>) {
+    match said {
+        Ok(Reply { usage, .. }) => permit.answered(usage.prompt + usage.output + usage.thought),
+        Err(Fault::Garbled(_)) => permit.answered(0),
+        Err(Fault::Busy { retry_after }) => permit.rejected(*retry_after),
+        Err(Fault::Unavailable(_) | Fault::Ambiguous(_) | Fault::Invalid(_) | Fault::Systemic(_)) => drop(permit),
+    }
+}
+
 fn count(spent: &mut Spent, history: &mut History, class: &Class, reply: Option<&Reply>) {
     spent.attempts += 1;
     spent.paid_calls += u32::from(class.is_paid());
@@ -229,7 +252,7 @@ fn count(spent: &mut Spent, history: &mut History, class: &Class, reply: Option<
     history.truncated += u32::from(matches!(class, Class::Truncated | Class::Overthought));
     history.odd += u32::from(matches!(class, Class::BlockedAnswer(_) | Class::UnknownFinish(_)));
     match class {
-        Class::Busy(_) | Class::Unavailable => history.turned_away += 1,
-        _ => history.turned_away = 0,
+        Class::Unavailable => history.server_errors += 1,
+        _ => history.server_errors = 0,
     }
 }

@@ -28,7 +28,7 @@ pub(crate) struct Run {
     /// What its rows may pay for form.
     pub form: FormBudget,
     pub run_time: Millis,
-    /// The run's share of calls in flight: `[run] max_in_flight`.
+    /// The run's calls in flight in this process: its share of `[run] max_in_flight`, and one at least.
     pub calls: Arc<Semaphore>,
     /// Held while a shard's rows are started: shards are filled in order of arrival, so that few are open at once.
     pub turnstile: tokio::sync::Mutex<()>,
@@ -41,11 +41,11 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    fn new(pipeline: Pipeline, run_time: Millis, clock: Clock) -> Result<Run, Why> {
+    fn new(pipeline: Pipeline, run_time: Millis, clock: Clock, processes: u32) -> Result<Run, Why> {
         let pipeline = Arc::new(pipeline);
         let prompter = Prompter::new(pipeline.clone())
             .map_err(|_| Why::Systemic(format!("pipeline {}: its template does not compile here", pipeline.name)))?;
-        let calls = Arc::new(Semaphore::new(pipeline.run.max_in_flight as usize));
+        let calls = Arc::new(Semaphore::new(pipeline.run.max_in_flight.div_ceil(processes.max(1)) as usize));
         Ok(Run {
             judge: Judge::new(&pipeline),
             form: FormBudget::of_run(),
@@ -104,13 +104,20 @@ impl Run {
 }
 
 /// The runs of this process.
-#[derive(Default)]
-pub(crate) struct Runs(tokio::sync::Mutex<BTreeMap<RunId, Arc<Run>>>);
+pub(crate) struct Runs {
+    runs: tokio::sync::Mutex<BTreeMap<RunId, Arc<Run>>>,
+    /// See [`crate::Settings::processes`].
+    processes: u32,
+}
 
 impl Runs {
+    pub fn new(processes: u32) -> Runs {
+        Runs { runs: tokio::sync::Mutex::default(), processes }
+    }
+
     /// The run, from memory or from its plan.
     pub async fn get(&self, objects: &dyn Objects, run: &RunId, clock: &Clock) -> Result<Arc<Run>, Why> {
-        let mut runs = self.0.lock().await;
+        let mut runs = self.runs.lock().await;
         if let Some(known) = runs.get(run) {
             return Ok(known.clone());
         }
@@ -121,7 +128,7 @@ impl Runs {
         let pipeline = Pipeline::parse(&plan.pipeline_text).map_err(|_| {
             Why::Systemic(format!("the pipeline of run {run} is not valid here: deploy the version that planned it"))
         })?;
-        let new = Arc::new(Run::new(pipeline, plan.run_time, clock.clone())?);
+        let new = Arc::new(Run::new(pipeline, plan.run_time, clock.clone(), self.processes)?);
         if runs.len() >= RUNS_KEPT {
             runs.retain(|_, run| Arc::strong_count(run) > 1);
         }

@@ -10,7 +10,11 @@ pub(crate) struct Effort {
     /// Times that the shard was claimed; 0 when it needed no call.
     pub epochs: u32,
     /// Replies that said "busy", since the last claim.
-    pub busy: u32,
+    pub rejected: u32,
+    /// Time that rows waited for their turn to call, since the last claim: all together.
+    pub waited_ms: u64,
+    /// Calls in flight of the process now.
+    pub in_flight: u64,
 }
 
 /// Totals of a shard's lines.
@@ -72,7 +76,8 @@ pub(crate) fn log(header: &Header, lines: &BTreeMap<u64, AnswerLine>, effort: Ef
     tracing::info!(
         leg = "generator", %run, %shard, pipeline = header.pipeline, rows = lines.len() as u64,
         answered = summary.answered, failed = summary.failed, unchanged = summary.unchanged, reasons = summary.reasons(),
-        calls = attempts, paid_calls, ambiguous_calls, busy = effort.busy, wasted = header.wasted_answers,
+        calls = attempts, paid_calls, ambiguous_calls, rejected = effort.rejected, waited_ms = effort.waited_ms,
+        in_flight = effort.in_flight, wasted = header.wasted_answers,
         epochs = effort.epochs, prompt_tokens = usage.prompt, output_tokens = usage.output,
         thought_tokens = usage.thought, cached_tokens = usage.cached, latency_sum_ms = latency_ms,
         latency_p50_ms = summary.latency(50), latency_p95_ms = summary.latency(95),

@@ -3,7 +3,6 @@
 use crate::pipeline::{Pipeline, Thinking, Values};
 use crate::ports::{Fault, Reply};
 use crate::record::{Failed, Spent};
-use std::time::Duration;
 
 /// Ambiguous calls after which a row fails: each may have been paid.
 pub const AMBIGUOUS_CALLS_MAX: u32 = 2;
@@ -26,7 +25,7 @@ pub enum Class {
     /// A finish reason that nobody knows.
     UnknownFinish(String),
     /// See [`Fault::Busy`].
-    Busy(Option<Duration>),
+    Busy,
     /// See [`Fault::Unavailable`].
     Unavailable,
     /// See [`Fault::Ambiguous`].
@@ -57,7 +56,7 @@ const WORD_CHARS_MAX: usize = 40;
 pub fn classify(said: &Result<Reply, Fault>, validate: impl FnOnce(&str) -> Result<Values, String>) -> Class {
     let reply = match said {
         Ok(reply) => reply,
-        Err(Fault::Busy { retry_after }) => return Class::Busy(*retry_after),
+        Err(Fault::Busy { .. }) => return Class::Busy,
         Err(Fault::Unavailable(_)) => return Class::Unavailable,
         Err(Fault::Ambiguous(_)) => return Class::Ambiguous,
         Err(Fault::Garbled(what)) => return Class::Malformed(what.clone()),
@@ -97,7 +96,7 @@ impl Class {
         match self {
             Class::Answer(_) | Class::Malformed(_) | Class::Truncated | Class::Overthought => true,
             Class::BlockedPrompt(_) | Class::BlockedAnswer(_) | Class::UnknownFinish(_) => true,
-            Class::Busy(_) | Class::Unavailable | Class::Ambiguous | Class::Invalid(_) | Class::Systemic(_) => false,
+            Class::Busy | Class::Unavailable | Class::Ambiguous | Class::Invalid(_) | Class::Systemic(_) => false,
         }
     }
 }
@@ -113,8 +112,8 @@ pub struct History {
     pub spent_up: bool,
     /// RECITATION, OTHER and unknown finish reasons.
     pub odd: u32,
-    /// Busy and unavailable replies in a row: the exponent of the backoff.
-    pub turned_away: u32,
+    /// Server errors in a row: the exponent of the backoff.
+    pub server_errors: u32,
 }
 
 /// What follows.
@@ -133,7 +132,7 @@ pub enum Step {
     /// Ask again at once, with [`Thinking::Minimal`].
     AgainThinkingLess,
     /// Ask again when the pace allows: the model is busy. Never counts against the row.
-    Wait(Option<Duration>),
+    Wait,
     /// Ask again after a backoff, from the shard's budget of retries.
     Retry,
     /// Keep the row back until a row of its run has succeeded.
@@ -183,7 +182,7 @@ pub fn decide(class: Class, pipeline: &Pipeline, spent: &Spent, history: &Histor
         Class::UnknownFinish(value) => {
             fail(format!("unknown_finish:{value}"), "the model ended for a reason that Tasuki does not know")
         }
-        Class::Busy(retry_after) => Step::Wait(retry_after),
+        Class::Busy => Step::Wait,
         Class::Unavailable => Step::Retry,
         Class::Ambiguous if spent.ambiguous_calls < AMBIGUOUS_CALLS_MAX => Step::Again,
         Class::Ambiguous => {
@@ -199,6 +198,7 @@ mod tests {
     use super::*;
     use crate::pipeline::{KeyType, ModelSettings, RunSettings};
     use proptest::prelude::*;
+    use std::time::Duration;
 
     fn pipeline(retry_output_tokens: Option<u32>) -> Pipeline {
         Pipeline {
@@ -256,7 +256,7 @@ mod tests {
             let class = classify(&said, |_| Ok(Values::new()));
             let spent = Spent { paid_calls: paid, ..Spent::default() };
             let step = decide(class.clone(), &pipeline(None), &spent, &History::default());
-            if matches!(class, Class::Busy(_) | Class::Unavailable | Class::Invalid(_) | Class::Systemic(_)) {
+            if matches!(class, Class::Busy | Class::Unavailable | Class::Invalid(_) | Class::Systemic(_)) {
                 prop_assert!(!matches!(step, Step::Fail(_)));
             }
         }

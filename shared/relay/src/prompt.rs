@@ -261,12 +261,13 @@ mod tests {
     }
 
     #[test]
-    fn a_location_changes_no_fingerprint_so_that_nothing_is_asked_again_for_it() {
+    fn where_and_how_fast_is_asked_changes_no_fingerprint_so_that_nothing_is_asked_again_for_it() {
         let text = include_str!("../../../examples/themes.toml");
-        let at = |location: &str| text.replace("[model]\n", &format!("[model]\n{location}"));
+        let at = |fields: &str| text.replace("[model]\n", &format!("[model]\n{fields}"));
         let of = |text: &str| Prompter::new(Arc::new(Pipeline::parse(text).unwrap())).unwrap().fingerprint("a");
         assert_eq!(Pipeline::parse(&at("location = \"eu\"\n")).unwrap().model.location.as_deref(), Some("eu"));
         assert_eq!(of(&at("location = \"eu\"\n")), of(text));
+        assert_eq!(of(&at("requests_per_minute = 600\ntokens_per_minute = 90000\n")), of(text));
         // As it was before pipelines could name a location.
         assert_eq!(of(text), "842299f3449d6d196eb402eddf41b843");
     }

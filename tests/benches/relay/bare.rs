@@ -9,7 +9,8 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
-use tasuki_relay::clock::Clock;
+use tasuki_relay::clock::{Chance, Clock};
+use tasuki_relay::pace::backoff;
 use tasuki_relay::pipeline::Pipeline;
 use tasuki_relay::schema::response_schema;
 
@@ -35,17 +36,24 @@ pub fn run(options: &Options, base: &str, certificate: &str, input: &str) -> Res
     let (next, wanted) = (Arc::new(AtomicUsize::new(0)), rows.len());
     let pipeline = Arc::new(Pipeline::parse(include_str!("../../../examples/themes.toml"))?);
     let url = Arc::new(format!("{base}/v1beta/models/{}:generateContent", pipeline.model.name));
-    let clock = Clock::system();
+    let (clock, chance) = (Clock::system(), Chance::system());
     let started = clock.instant();
     let answered: usize = tokio::runtime::Runtime::new()?.block_on(async {
         let workers: Vec<_> = (0..options.in_flight as usize)
             .map(|worker| {
                 let (client, url) = (clients[worker % clients.len()].clone(), url.clone());
                 let (rows, next, pipeline) = (rows.clone(), next.clone(), pipeline.clone());
+                let (retries, chance) = (options.quota.is_some(), chance.clone());
                 tokio::spawn(async move {
                     let mut answered = 0;
                     while let Some(row) = rows.get(next.fetch_add(1, Relaxed)) {
-                        answered += usize::from(call(&client, &url, &pipeline, row).await?);
+                        let (mut fine, mut rejections) = (call(&client, &url, &pipeline, row).await?, 0);
+                        while !fine && retries {
+                            let longest = backoff(rejections, Duration::from_secs(1), Duration::from_secs(60));
+                            tokio::time::sleep(chance.up_to(longest)).await;
+                            (fine, rejections) = (call(&client, &url, &pipeline, row).await?, rejections + 1);
+                        }
+                        answered += usize::from(fine);
                     }
                     anyhow::Ok(answered)
                 })

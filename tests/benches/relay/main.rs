@@ -29,6 +29,12 @@ struct Options {
     /// Calls in flight at most
     #[arg(long, global = true, default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(1..))]
     in_flight: u32,
+    /// Calls per second that the model takes, untold; with 1 s of it saved up. The bare loop then backs off, as SDKs do
+    #[arg(long, global = true, value_parser = clap::value_parser!(u32).range(1..))]
+    quota: Option<u32>,
+    /// Milliseconds that a rejection takes
+    #[arg(long, global = true, default_value_t = 50)]
+    reject_ms: u64,
     /// How often all is measured
     #[arg(long, global = true, default_value_t = 1)]
     rounds: u32,
@@ -52,15 +58,19 @@ enum Part {
 }
 
 impl Options {
-    /// No relay is faster: each call takes its time, and no more than so many run at once.
+    /// No relay is faster: each call takes its time, no more than so many run at once, and no more pass the quota.
     fn ideal(&self) -> Duration {
-        Duration::from_millis(self.latency_ms) * self.rows / self.in_flight
+        let by_quota = self.quota.map_or(Duration::ZERO, |quota| Duration::from_secs(1) * self.rows / quota);
+        by_quota.max(Duration::from_millis(self.latency_ms) * self.rows / self.in_flight)
     }
 
     /// The same options for a part.
-    fn arguments(&self) -> [String; 3] {
-        let Options { rows, latency_ms, in_flight, .. } = self;
-        [format!("--rows={rows}"), format!("--latency-ms={latency_ms}"), format!("--in-flight={in_flight}")]
+    fn arguments(&self) -> Vec<String> {
+        let Options { rows, latency_ms, in_flight, reject_ms, .. } = self;
+        let mut all = vec![format!("--rows={rows}"), format!("--latency-ms={latency_ms}")];
+        all.extend([format!("--in-flight={in_flight}"), format!("--reject-ms={reject_ms}")]);
+        all.extend(self.quota.map(|quota| format!("--quota={quota}")));
+        all
     }
 }
 
@@ -112,9 +122,16 @@ fn main() -> Result<()> {
                 Some(command) => command::measure(&options, command, &server, &input)?,
                 None => bare::measure(&options, &server, &input)?,
             };
-            let calls = server.calls()?;
-            ensure!(calls == u64::from(rows), "{name}: {rows} rows took {calls} calls: this measures something else");
+            let (calls, rejected) = server.calls()?;
+            ensure!(
+                calls - rejected == u64::from(rows),
+                "{name}: {rows} rows took {calls} calls: this measures something else"
+            );
             show(name, &line, &options)?;
+            if options.quota.is_some() {
+                let share = 100.0 * rejected as f64 / calls as f64;
+                say(&format!("{:<16} {rejected} of {calls} calls rejected: {share:.2} %", ""))?;
+            }
             lines.push(line);
         }
     }

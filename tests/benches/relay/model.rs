@@ -5,20 +5,23 @@ use anyhow::{Context, Result};
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
-use tasuki_tests::model_server::{ModelServer, Script};
+use tasuki_tests::model_server::{ModelServer, Quota, Script};
 
 /// Fits the example pipeline.
 const ANSWER: &str = r#"{"themes":["a rainy afternoon","a gift for a cook","slow mornings","copper and linen","雨の午後","手作りの器"]}"#;
 
-/// Serves until stdin ends. Says its base and its certificate's file, and its count of calls for every line that it reads.
+/// Serves until stdin ends. Says its base and its certificate's file, and its counts of calls and of rejected ones for every line that it reads.
 pub fn serve(options: &Options) -> Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
     let script = Script::fixed(ANSWER).https().latency(Duration::from_millis(options.latency_ms));
+    let rejects_in = Duration::from_millis(options.reject_ms);
+    let quota = |per_second| Quota { per_second: f64::from(per_second), rejects_in };
+    let script = options.quota.map_or(script.clone(), |per_second| script.quota(quota(per_second)));
     let server = runtime.block_on(ModelServer::start(script))?;
     crate::say(&format!("{}\n{}", server.base(), server.ca_pem_path().display()))?;
     for line in std::io::stdin().lines() {
         line?;
-        crate::say(&server.tally().calls().to_string())?;
+        crate::say(&format!("{} {}", server.tally().calls(), server.tally().rejections()))?;
     }
     Ok(())
 }
@@ -48,10 +51,12 @@ impl Server {
         Ok(server)
     }
 
-    /// Ends it, and tells how many calls came.
-    pub fn calls(mut self) -> Result<u64> {
+    /// Ends it, and tells how many calls came, and how many of them it rejected.
+    pub fn calls(mut self) -> Result<(u64, u64)> {
         self.ask.write_all(b"\n")?;
-        let calls = self.line()?.parse()?;
+        let line = self.line()?;
+        let (calls, rejected) = line.split_once(' ').context("two numbers")?;
+        let calls = (calls.parse()?, rejected.parse()?);
         drop(self.ask);
         self.process.wait()?;
         Ok(calls)

@@ -175,7 +175,7 @@ fn cut(body: String, bytes: usize) -> Response<Bodies> {
     response
 }
 
-fn busy(retry_after: Option<Duration>, encoding: RetryEncoding) -> Response<Bodies> {
+pub(super) fn busy(retry_after: Option<Duration>, encoding: RetryEncoding) -> Response<Bodies> {
     let info = retry_after.and_then(|wait| match encoding {
         RetryEncoding::Text => Some(json!(format!("{}s", wait.as_secs_f64()))),
         RetryEncoding::Parts => Some(json!({ "seconds": wait.as_secs().to_string(), "nanos": wait.subsec_nanos() })),

@@ -2,10 +2,12 @@
 
 mod act;
 mod answer;
+mod quota;
 mod tally;
 mod tls;
 
 pub use act::{Act, CallInfo, RetryEncoding};
+pub use quota::Quota;
 pub use tally::Tally;
 
 use act::Bodies;
@@ -17,6 +19,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use quota::Bucket;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -35,6 +38,7 @@ pub struct Script {
     authority: Option<Arc<Authority>>,
     max_streams: u32,
     latency: Duration,
+    quota: Option<Quota>,
     behaviour: Behaviour,
 }
 
@@ -72,7 +76,7 @@ impl Script {
     }
 
     fn with(behaviour: Behaviour) -> Script {
-        Script { port: 0, authority: None, max_streams: 100, latency: Duration::ZERO, behaviour }
+        Script { port: 0, authority: None, max_streams: 100, latency: Duration::ZERO, quota: None, behaviour }
     }
 
     /// On this port instead of a free one.
@@ -93,6 +97,11 @@ impl Script {
     /// HTTP/2 streams that a connection may have open at a time.
     pub fn max_streams(self, max_streams: u32) -> Script {
         Script { max_streams, ..self }
+    }
+
+    /// Rejects what is beyond this quota, before all else.
+    pub fn quota(self, quota: Quota) -> Script {
+        Script { quota: Some(quota), ..self }
     }
 
     /// Time before each reply.
@@ -120,7 +129,8 @@ impl ModelServer {
         let tally = Arc::new(Tally::default());
         let stop = CancellationToken::new();
         let acceptor = authority.as_ref().map(|authority| authority.acceptor());
-        let served = Served { script: Arc::new(script), tally: tally.clone() };
+        let bucket = script.quota.map(Bucket::new).map(Arc::new);
+        let served = Served { script: Arc::new(script), bucket, tally: tally.clone() };
         let until = stop.clone();
         let accepting = tokio::spawn(stop.clone().run_until_cancelled_owned(async move {
             loop {
@@ -182,6 +192,7 @@ impl ModelServer {
 #[derive(Clone)]
 struct Served {
     script: Arc<Script>,
+    bucket: Option<Arc<Bucket>>,
     tally: Arc<Tally>,
 }
 
@@ -202,6 +213,12 @@ impl Served {
         };
         let (n, _in_flight) = self.tally.called();
         let (head, body) = request.into_parts();
+        if let Some(Err(rejects_in)) = self.bucket.as_ref().map(|bucket| bucket.take()) {
+            drain(body).await;
+            tokio::time::sleep(rejects_in).await;
+            self.tally.rejected();
+            return Ok(act::busy(None, RetryEncoding::Text));
+        }
         match &self.script.behaviour {
             Behaviour::Fixed(reply) => {
                 drain(body).await;

@@ -10,6 +10,7 @@ pub struct Tally {
     in_flight: AtomicU64,
     peak: AtomicU64,
     connections: AtomicU64,
+    rejected: AtomicU64,
     prompt_tokens: AtomicU64,
     output_tokens: AtomicU64,
     prompts: Mutex<BTreeMap<String, u64>>,
@@ -26,6 +27,11 @@ impl Tally {
         self.peak.load(Relaxed)
     }
 
+    /// Calls that a quota rejected.
+    pub fn rejections(&self) -> u64 {
+        self.rejected.load(Relaxed)
+    }
+
     /// Connections that were accepted, whatever came of them.
     pub fn connections(&self) -> u64 {
         self.connections.load(Relaxed)
@@ -39,6 +45,10 @@ impl Tally {
     /// Calls by prompt. A server with a fixed answer does not look.
     pub fn by_prompt(&self) -> BTreeMap<String, u64> {
         self.prompts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn rejected(&self) {
+        self.rejected.fetch_add(1, Relaxed);
     }
 
     pub(super) fn connected(&self) {

@@ -109,6 +109,8 @@ pub struct Settings {
     pub model: Option<Model>,
     /// Calls in flight at most.
     pub max_in_flight: usize,
+    /// Instances of the service at most.
+    pub instances: u32,
     /// Jobs at once.
     pub concurrency: usize,
     /// How long a request waits for its job.

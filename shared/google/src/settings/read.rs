@@ -54,6 +54,7 @@ impl Reader {
             bigquery,
             model,
             max_in_flight: self.number("TASUKI_MAX_IN_FLIGHT") as usize,
+            instances: u32::try_from(self.number("TASUKI_INSTANCES")).unwrap_or(u32::MAX),
             concurrency: self.number("TASUKI_CONCURRENCY") as usize,
             ack_deadline: Duration::from_secs(self.number("TASUKI_ACK_DEADLINE")),
             lease: Duration::from_secs(self.number("TASUKI_LEASE")),

@@ -127,6 +127,13 @@ pub const VARIABLES: &[Variable] = &[
         "calls in flight of this instance at most",
     ),
     variable(
+        "TASUKI_INSTANCES",
+        &[Generator],
+        Kind::Number("instances", 1, 1_000),
+        Unset::Is("1"),
+        "instances of this service at most: pipelines' ceilings are shared by so many",
+    ),
+    variable(
         "TASUKI_CONCURRENCY",
         ALL,
         Kind::Number("jobs", 1, 1_000),

@@ -25,7 +25,7 @@ impl Metrics {
         let instruments = FIELDS.iter().flat_map(|(leg, fields)| fields.iter().map(move |field| (*leg, *field)));
         let named = |(leg, field): (&'static str, &'static str)| {
             let name = format!("tasuki.{leg}.{field}");
-            let instrument = match field.ends_with("_ms") || field == "epochs" {
+            let instrument = match field.ends_with("_ms") || matches!(field, "epochs" | "in_flight") {
                 true => Instrument::Histogram(meter.u64_histogram(name).build()),
                 false => Instrument::Counter(meter.u64_counter(name).build()),
             };

@@ -1,5 +1,6 @@
 use super::Access;
 use crate::ports::Fault;
+use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 use serde_json::Value;
 use std::error::Error;
 use std::sync::Arc;
@@ -95,7 +96,7 @@ fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn Error + 'static)
 
 /// The fault that a status and its body (a `google.rpc.Status` as JSON, or anything) stand for: the table in protocol.md 4.
 /// `status` 200 means: what the body says. `access` knows what to do about a systemic one.
-pub(super) fn fault(access: &dyn Access, status: u16, retry_after: Option<&str>, body: &[u8]) -> Fault {
+pub(super) fn fault(access: &dyn Access, status: u16, retry_after: Option<Duration>, body: &[u8]) -> Fault {
     let body: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
     // Some front ends wrap the error in an array.
     let error = &body.get(0).unwrap_or(&body)["error"];
@@ -149,8 +150,8 @@ fn overloaded(error: &Value) -> bool {
     error["message"].as_str().is_some_and(|message| message.to_ascii_lowercase().contains("overloaded"))
 }
 
-/// RetryInfo's `retryDelay`, "12.5s" or {seconds, nanos}; else Retry-After in seconds.
-fn delay(error: &Value, retry_after: Option<&str>) -> Option<Duration> {
+/// RetryInfo's `retryDelay`, "12.5s" or {seconds, nanos}; else Retry-After.
+fn delay(error: &Value, retry_after: Option<Duration>) -> Option<Duration> {
     let within = details(error).find_map(|detail| match &detail["retryDelay"] {
         Value::String(text) => seconds(text.strip_suffix('s')?),
         Value::Object(parts) => {
@@ -159,7 +160,17 @@ fn delay(error: &Value, retry_after: Option<&str>) -> Option<Duration> {
         }
         _ => None,
     });
-    within.or_else(|| seconds(retry_after?.trim()))
+    within.or(retry_after)
+}
+
+/// Retry-After: seconds, or a time, which is meant by the server's own clock (RFC 9110, 10.2.3 and 6.6.1).
+pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = |name| headers.get(name)?.to_str().ok().map(str::trim);
+    let after = text(RETRY_AFTER)?;
+    seconds(after).or_else(|| {
+        let (until, now) = (httpdate::parse_http_date(after).ok()?, httpdate::parse_http_date(text(DATE)?).ok()?);
+        Some(until.duration_since(now).unwrap_or_default())
+    })
 }
 
 fn seconds(text: &str) -> Option<Duration> {
@@ -211,7 +222,10 @@ mod tests {
     use serde_json::json;
 
     fn fault(status: u16, retry_after: Option<&str>, body: &[u8]) -> Fault {
-        super::fault(&GeminiApi(Key::new("k").unwrap()), status, retry_after, body)
+        let date = (DATE, "Wed, 21 Oct 2026 07:28:00 GMT".parse().unwrap());
+        let after = retry_after.and_then(|text| Some((RETRY_AFTER, text.parse().ok()?)));
+        let headers = HeaderMap::from_iter(after.into_iter().chain([date]));
+        super::fault(&GeminiApi(Key::new("k").unwrap()), status, super::retry_after(&headers), body)
     }
 
     fn of(status: u16, error: Value) -> Fault {
@@ -230,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_busy_model_says_for_how_long_in_three_ways() {
+    fn a_busy_model_says_for_how_long_in_four_ways() {
         assert_eq!(of(429, retry_info(json!("12.5s"))), busy(12.5));
         assert_eq!(of(429, retry_info(json!({ "seconds": "12", "nanos": 500_000_000 }))), busy(12.5));
         assert_eq!(of(429, retry_info(json!({ "seconds": 3 }))), busy(3.0));
@@ -240,7 +254,9 @@ mod tests {
         {
             assert_eq!(of(429, retry_info(nonsense)), Fault::Busy { retry_after: None });
         }
-        assert_eq!(fault(429, Some("Wed, 21 Oct 2026 07:28:00 GMT"), b""), Fault::Busy { retry_after: None });
+        assert_eq!(fault(429, Some("Wed, 21 Oct 2026 07:28:42 GMT"), b""), busy(42.0));
+        assert_eq!(fault(429, Some("Wed, 21 Oct 2026 07:27:00 GMT"), b""), busy(0.0));
+        assert_eq!(fault(429, Some("Wed, 21 Oct"), b""), Fault::Busy { retry_after: None });
     }
 
     #[test]

@@ -20,7 +20,7 @@ use bytes::{Bytes, BytesMut};
 use fault::Sent;
 use http_body_util::{BodyExt, Full};
 use pool::Pool;
-use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Body, Client, Response, StatusCode};
 
 /// Longest reply in bytes: an answer may have 64 KiB ([`crate::limits::ANSWER_BYTES_MAX`]), thoughts and escapes several
@@ -65,10 +65,10 @@ impl Gemini {
             let body = body.ok_or_else(|| Fault::Garbled("it is longer than 4 MiB".to_owned()))?;
             return reply::reply(access, &body, &ask.pipeline.model.name);
         }
-        let retry_after = response.headers().get(RETRY_AFTER).cloned();
+        let retry_after = fault::retry_after(response.headers());
         // A status says enough: a body that is cut or endless only costs its details.
         let body = read(response).await.ok().flatten().unwrap_or_default();
-        Err(fault::fault(access, status.as_u16(), retry_after.as_ref().and_then(|value| value.to_str().ok()), &body))
+        Err(fault::fault(access, status.as_u16(), retry_after, &body))
     }
 
     /// Sends until the server looks at it.

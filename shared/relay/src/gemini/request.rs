@@ -97,6 +97,7 @@ mod tests {
                 max_output_tokens: Some(100),
                 retry_output_tokens: Some(200),
                 thinking: Thinking::Low,
+                ..ModelSettings::default()
             },
             run: RunSettings::default(),
             table: "t".to_owned(),

@@ -111,6 +111,10 @@ pub struct ModelSettings {
     pub retry_output_tokens: Option<u32>,
     /// How much the model may think.
     pub thinking: Thinking,
+    /// Calls in a minute at most, over all processes; `None` = what the model takes. No part of the fingerprint, like all pacing.
+    pub requests_per_minute: Option<u32>,
+    /// Tokens in a minute at most (prompts, answers, thoughts), over all processes; `None` = what the model takes.
+    pub tokens_per_minute: Option<u32>,
 }
 
 impl Default for ModelSettings {
@@ -122,6 +126,8 @@ impl Default for ModelSettings {
             max_output_tokens: None,
             retry_output_tokens: None,
             thinking: Thinking::Minimal,
+            requests_per_minute: None,
+            tokens_per_minute: None,
         }
     }
 }
@@ -171,7 +177,7 @@ impl Thinking {
 pub struct RunSettings {
     /// [`crate::limits::ROWS_PER_SHARD`]; `None` = from the size of the input.
     pub rows_per_shard: Option<u32>,
-    /// Calls in flight at most, 1..=100,000; default 5,000.
+    /// Calls in flight at most, over all processes, 1..=100,000; default 5,000.
     pub max_in_flight: u32,
     /// Paid calls that may follow a malformed answer, 0..=5; default 1.
     pub paid_retries: u32,

@@ -12,13 +12,23 @@ use crate::limits::{
 use crate::names::is_pipeline_name;
 use crate::prices::Catalogue;
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use toml::Spanned;
 use toml::de::DeTable;
 
 const TOP: &[&str] = &["name", "key", "key_type", "prompt", "answer", "model", "run", "target"];
 const PROMPT: &[&str] = &["system", "template"];
 const ANSWER: &[&str] = &["type", "count", "distinct", "max_chars", "one_of", "pattern", "description"];
-const MODEL: &[&str] = &["name", "location", "temperature", "max_output_tokens", "retry_output_tokens", "thinking"];
+const MODEL: &[&str] = &[
+    "name",
+    "location",
+    "temperature",
+    "max_output_tokens",
+    "retry_output_tokens",
+    "thinking",
+    "requests_per_minute",
+    "tokens_per_minute",
+];
 const RUN: &[&str] = &["rows_per_shard", "max_in_flight", "paid_retries", "give_up_after", "only_changed"];
 const TARGET: &[&str] = &["table"];
 
@@ -36,6 +46,9 @@ const THINKING: &[(&str, Thinking)] =
 const RESERVED_TABLES: &[&str] = &["runs", "ledger", "counters", "failures", "outbox"];
 /// How SQLite's own tables begin, in small or capital letters (its documentation of CREATE TABLE).
 const SQLITE_TABLES: &str = "sqlite_";
+
+/// What a ceiling may be: the largest is beyond any quota, and is there so that a slip of the hand is told.
+const PER_MINUTE: RangeInclusive<u32> = 1..=1_000_000_000;
 
 /// Most values of one answer, over all columns and counts: that many are sure to fit into [`ANSWER_BYTES_MAX`] with
 /// names of 128 characters and 100 bytes a value.
@@ -268,6 +281,10 @@ fn model(top: &Section<'_>) -> ModelSettings {
     if let (Some(table), Some(why)) = (table, Catalogue::shipped().cannot_think(asked, level)) {
         table.problem(thinking.as_ref().map_or(table.at, |level| level.span().start), why);
     }
+    let per_minute = |field| {
+        let limit = table.and_then(|table| table.integer(field, PER_MINUTE));
+        limit.map(Spanned::into_inner)
+    };
     ModelSettings {
         name: asked.to_owned(),
         location: location.map(|location| (*location.get_ref()).to_owned()),
@@ -275,6 +292,8 @@ fn model(top: &Section<'_>) -> ModelSettings {
         max_output_tokens: most,
         retry_output_tokens: retry.map(Spanned::into_inner),
         thinking: level,
+        requests_per_minute: per_minute("requests_per_minute"),
+        tokens_per_minute: per_minute("tokens_per_minute"),
     }
 }
 

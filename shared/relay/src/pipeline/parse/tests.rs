@@ -22,6 +22,8 @@ temperature = 0.4
 max_output_tokens = 512
 retry_output_tokens = 1024
 thinking = "low"
+requests_per_minute = 4000
+tokens_per_minute = 2000000
 [run]
 rows_per_shard = 100
 max_in_flight  = 50
@@ -93,6 +95,8 @@ fn every_field_is_read() {
                 max_output_tokens: Some(512),
                 retry_output_tokens: Some(1024),
                 thinking: Thinking::Low,
+                requests_per_minute: Some(4_000),
+                tokens_per_minute: Some(2_000_000),
             },
             run: RunSettings {
                 rows_per_shard: Some(100),
@@ -117,6 +121,8 @@ fn what_is_left_out_has_its_default() {
         max_output_tokens: None,
         retry_output_tokens: None,
         thinking: Thinking::Minimal,
+        requests_per_minute: None,
+        tokens_per_minute: None,
     };
     assert_eq!(pipeline.model, model);
     let run = RunSettings {
@@ -189,6 +195,8 @@ fn numbers_out_of_range_name_the_range() {
     assert!(model("temperature = nan").ends_with("temperature must be 0 to 2"));
     assert_eq!(model("temperature = 2"), "nothing");
     assert!(model("max_output_tokens = 65537").ends_with("max_output_tokens must be 1 to 65536"));
+    assert!(model("requests_per_minute = 0").ends_with("requests_per_minute must be 1 to 1000000000"));
+    assert!(model("tokens_per_minute = 1.5").ends_with("tokens_per_minute must be an integer, not a float"));
     assert!(run("rows_per_shard = 1001").ends_with("rows_per_shard must be 1 to 1000"));
     assert!(run("max_in_flight = 99999999999999999999").ends_with("max_in_flight must be 1 to 100000"));
     assert!(run("paid_retries = -1").ends_with("paid_retries must be 0 to 5"));
