@@ -2,9 +2,13 @@
 
 use google_cloud_auth::build_errors::Error as BuildError;
 use google_cloud_auth::credentials::{Builder, Credentials, anonymous};
+use std::time::Duration;
 
 /// The scope of every token: what a service account may do is said by its roles, not by scopes.
 const SCOPE: &str = "https://www.googleapis.com/auth/cloud-platform";
+
+/// A token comes within so long, or there is none: off Google Cloud its metadata server is asked for in vain.
+const TOKEN_WITHIN: Duration = Duration::from_secs(10);
 
 /// Where one service is reached.
 #[derive(Clone, Debug)]
@@ -27,6 +31,12 @@ impl Endpoint {
     /// The real service with the application's default credentials (on Cloud Run: the service's account).
     pub fn real() -> Result<Endpoint, BuildError> {
         Ok(Endpoint { url: None, credentials: Builder::default().with_scopes([SCOPE]).build()? })
+    }
+
+    /// Whether whoever calls can say who that is, by now: credentials are read when they are first needed.
+    pub async fn has_token(&self) -> bool {
+        let headers = self.credentials.headers(http::Extensions::new());
+        matches!(tokio::time::timeout(TOKEN_WITHIN, headers).await, Ok(Ok(_)))
     }
 
     /// The emulator where one is named, else the real service.

@@ -4,7 +4,7 @@ use super::deployment::Deployment;
 use crate::model::Answerer;
 use crate::show;
 use crate::site::{Driver, Site};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tasuki_google::connect::Endpoint;
@@ -41,21 +41,23 @@ pub(super) async fn objects(deployment: &Deployment) -> Result<GoogleObjects> {
         answers: deployment.answers_bucket.clone(),
         state: deployment.state_bucket.clone(),
     };
-    Ok(GoogleObjects::new(&endpoint("STORAGE_EMULATOR_HOST")?, buckets, Arc::new(|| None)).await?)
+    Ok(GoogleObjects::new(&endpoint("STORAGE_EMULATOR_HOST").await?, buckets, Arc::new(|| None)).await?)
 }
 
 /// The deployment's store.
 pub(super) async fn books(deployment: &Deployment) -> Result<SpannerBooks> {
     let (database, role) = (&deployment.spanner_database, deployment.spanner_role.as_deref());
-    let books = SpannerBooks::connect(database, endpoint("SPANNER_EMULATOR_HOST")?, role).await;
+    let books = SpannerBooks::connect(database, endpoint("SPANNER_EMULATOR_HOST").await?, role).await;
     books.with_context(|| database.clone())
 }
 
 /// The emulator that a variable names, else the real service with the user's credentials.
-pub(super) fn endpoint(emulator: &str) -> Result<Endpoint> {
+pub(super) async fn endpoint(emulator: &str) -> Result<Endpoint> {
     let emulator = std::env::var(emulator).ok().filter(|host| !host.trim().is_empty());
-    Endpoint::of(emulator.as_deref())
-        .map_err(|_| anyhow::anyhow!("no credentials: run `gcloud auth application-default login` first"))
+    match Endpoint::of(emulator.as_deref()) {
+        Ok(endpoint) if emulator.is_some() || endpoint.has_token().await => Ok(endpoint),
+        _ => bail!("no credentials: run `gcloud auth application-default login` first, or look at your network"),
+    }
 }
 
 impl Site for Deployed {

@@ -37,7 +37,7 @@ const POLICY: u32 = 3;
 const BACKLOG_MINUTES: u64 = 10;
 
 pub(super) async fn doctor(deployment: &Deployment, args: cli::Doctor) -> Result<Exit> {
-    let rest = Rest::new(site::endpoint(HOST)?).context("no HTTP client")?;
+    let rest = Rest::new(site::endpoint(HOST).await?).context("no HTTP client")?;
     let (doctor, clock) = (Doctor { deployment, rest: &rest }, Clock::system());
     let mut checks = doctor.subscriptions().await;
     checks.extend(doctor.schedulers(clock.now()).await);

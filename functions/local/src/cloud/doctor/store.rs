@@ -11,7 +11,7 @@ use tasuki_google::rest::{Rest, Unseen};
 use tasuki_relay::ddl::{self, Difference, Table};
 use tasuki_relay::names::{self, Bucket};
 use tasuki_relay::pipeline::Pipeline;
-use tasuki_relay::ports::{Objects, RecordsError};
+use tasuki_relay::ports::{Objects, ObjectsError, RecordsError};
 use tasuki_relay::sweep::PAGE;
 
 /// The pipelines that are stored, by name; those that are not valid are checks.
@@ -20,7 +20,10 @@ pub(super) async fn pipelines(objects: &dyn Objects, checks: &mut Vec<Check>) ->
     let listed = match objects.list(Bucket::State, names::PIPELINES, None, PAGE).await {
         Ok(listed) => listed,
         Err(error) => {
-            let mend = "to see them takes storage.objects.list and storage.objects.get on the state bucket";
+            let mend = match error {
+                ObjectsError::Unknown(_) => SILENT,
+                _ => "to see them takes storage.objects.list and storage.objects.get on the state bucket",
+            };
             checks.extend(unknown("stored pipelines", error.to_string(), mend));
             return found;
         }
@@ -56,7 +59,7 @@ pub(super) async fn pipelines(objects: &dyn Objects, checks: &mut Vec<Check>) ->
 pub(super) async fn tables(deployment: &Deployment, pipelines: &[Pipeline]) -> Vec<Check> {
     let books = match site::books(deployment).await {
         Ok(books) => books,
-        Err(error) => return unreachable("the database", &format!("{error:#}")),
+        Err(error) => return unseen("the database", &error),
     };
     let mut checks = Vec::new();
     for wanted in ddl::tables(&schema::statements().join(";\n")) {
@@ -70,8 +73,15 @@ pub(super) async fn tables(deployment: &Deployment, pipelines: &[Pipeline]) -> V
     checks
 }
 
-fn unreachable(what: &str, said: &str) -> Vec<Check> {
-    unknown(what, said.to_owned(), "to see it takes spanner.databases.select, or the role of the deployment's operator")
+const SILENT: &str = "look again later, or at your network";
+
+/// The store does not let look, or does not answer.
+fn unseen(what: &str, error: &anyhow::Error) -> Vec<Check> {
+    let mend = match error.downcast_ref() {
+        Some(RecordsError::Unknown(_)) => SILENT,
+        _ => "to see it takes spanner.databases.select, or the role of the deployment's operator",
+    };
+    unknown(what, format!("{error:#}"), mend)
 }
 
 fn unknown(what: &str, said: String, mend: &str) -> Vec<Check> {
@@ -86,7 +96,7 @@ fn own_table(wanted: &Table, there: Result<Option<Table>, RecordsError>) -> Vec<
     let mut found = Findings::of(&what);
     let mend = "apply what is new in infra/schema, in its order (`terraform apply` does)";
     match there {
-        Err(error) => return unreachable(&what, &error.to_string()),
+        Err(error) => return unseen(&what, &error.into()),
         Ok(None) => found.expect(false, State::Fail, "it is not there, or you have no right to read it", mend),
         Ok(Some(there)) => {
             let differences = ddl::differences(&there, wanted).into_iter();
@@ -107,7 +117,7 @@ fn target_table(pipeline: &Pipeline, fits: Result<bool, RecordsError>) -> Vec<Ch
     match fits {
         Ok(there) => found.expect(there, State::Fail, "it is not there, or you have no right to read it", mend),
         Err(RecordsError::Systemic(why)) => found.expect(false, State::Fail, why, mend),
-        Err(error) => return unreachable(&what, &error.to_string()),
+        Err(error) => return unseen(&what, &error.into()),
     }
     found.or_fine("fits")
 }
