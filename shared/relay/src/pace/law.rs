@@ -32,6 +32,10 @@ const REJECTS_IN_MIN: f64 = 0.005;
 const ANSWERS_IN: f64 = 5.0;
 /// The share of the rate that a burst takes. With the growth it decides how often the limit is met: see the simulation.
 const CUT: f64 = 0.1;
+/// Rejections of calls that were sent within so many seconds after a cut still belong to the burst: the quota is used up, and a busy
+/// machine sends calls in clumps. And how long calls must have been sent for their share of rejections to tell a rate.
+const BURST: f64 = 0.1;
+const BURST_TELLS: f64 = 0.03;
 /// What is left of the rate when nothing at all came through since the burst before.
 const HALF: f64 = 0.5;
 /// A burst with a greater share of rejections is an outage: what the model took before it is tried again afterwards.
@@ -48,7 +52,7 @@ const GROWTH: f64 = 0.25;
 const GROWTH_SHARE: f64 = 0.002;
 const GROWTH_DOUBLES: f64 = 7.0;
 const GROWTH_SHARE_MAX: f64 = 0.2;
-/// Until the second burst the rate is a guess, from few calls where rejections are quick, and then cheap. It grows by this share
+/// At first the rate is a guess, from few calls where rejections are quick, and then cheap. It grows by this share
 /// of itself in the time of a rejection, and by so much in a second at most.
 const SEARCH: f64 = 0.05;
 const SEARCH_MAX: f64 = 0.5;
@@ -99,7 +103,7 @@ struct Paced {
     burst: Burst,
     /// Nothing was sent since the very first rejection.
     listening: bool,
-    /// There was no other burst yet.
+    /// There was no burst yet since calls were answered at this rate.
     searching: bool,
     /// Since when the rate has grown without a rejection; until when it has.
     calm: Duration,
@@ -116,6 +120,8 @@ struct Burst {
     /// Calls sent from the first one that was rejected until the cut.
     sent: f64,
     rejected: f64,
+    /// For so long.
+    seconds: f64,
 }
 
 impl Default for Law {
@@ -190,6 +196,7 @@ impl Law {
                 self.held = self.held.max(now + Duration::from_secs_f64((LISTEN * took).max(LISTEN_MIN)));
             }
             Some(paced) if call.sent < paced.burst.cut => paced.burst.rejected += 1.0,
+            Some(paced) if seconds(paced.burst.cut, call.sent) < BURST => (),
             Some(paced) => {
                 let answers_in = self.answers_in.unwrap_or(ANSWERS_IN);
                 let soon = rejects_in.max(self.answers_in.unwrap_or(0.0));
@@ -249,7 +256,7 @@ impl Paced {
             before: rate * HALF,
             since: now,
             proven: false,
-            burst: Burst { cut: now, rate, sent, rejected: 1.0 },
+            burst: Burst { cut: now, rate, sent, rejected: 1.0, seconds: 0.0 },
             listening: true,
             searching: true,
             calm: now,
@@ -273,19 +280,19 @@ impl Paced {
     /// within which replies come: of any kind, and answers.
     fn cut(&mut self, now: Duration, first: Duration, sent: f64, soon: f64, late: f64) {
         if self.proven {
+            self.searching = false;
             (self.before, self.since, self.proven) = (self.limit, now, false);
         }
-        self.searching = false;
         let silent = seconds(self.since, now) > late;
         // The last cut was not enough: what that burst let through tells how much would have been.
-        let again = seconds(self.burst.cut, first) <= soon;
-        let share = self.burst.share();
+        let again = seconds(self.burst.cut, first) <= soon.max(2.0 * BURST);
+        let share = if self.burst.seconds < BURST_TELLS { 0.0 } else { self.burst.share() };
         let mut passed = if again { self.rate.min(self.burst.rate * (1.0 - share)) } else { self.rate };
         if silent {
             passed = passed.min(self.rate * HALF);
         }
         self.limit = if silent || (again && share > OUTAGE) { self.before } else { passed };
-        self.burst = Burst { cut: now, rate: self.rate, sent, rejected: 1.0 };
+        self.burst = Burst { cut: now, rate: self.rate, sent, rejected: 1.0, seconds: seconds(first, now) };
         self.rate = (passed * (1.0 - CUT)).max(RATE_MIN);
         (self.calm, self.grown) = (now, now);
     }
