@@ -61,7 +61,7 @@ locals {
       "asked and not yet answered" = { prometheusQuery = "${local.rate["generator/latency_sum_ms"]} / 1000" }
     } },
     { title = "Busy replies (429) of all calls", lines = {
-      "share" = { prometheusQuery = "${local.rate["generator/busy"]} / ${local.rate["generator/calls"]}" }
+      "share" = { prometheusQuery = "${local.rate["generator/rejected"]} / ${local.rate["generator/calls"]}" }
     } },
     { title = "From a row's first call to its last reply, ms", lines = {
       "half of the rows, in 95 % of the shards" = { prometheusQuery = "histogram_quantile${local.at_most["generator/latency_p50_ms"]}" }

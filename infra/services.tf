@@ -6,7 +6,8 @@ locals {
   requests_beyond = 4
 
   # Calls in flight of one instance of the generator; instances × share = var.max_in_flight.
-  share = min(var.max_in_flight, 1000)
+  share     = min(var.max_in_flight, 1000)
+  instances = ceil(var.max_in_flight / local.share)
 
   environment = {
     GOOGLE_CLOUD_PROJECT  = var.project_id
@@ -35,12 +36,13 @@ locals {
       }
     }
     generator = {
-      instances        = ceil(var.max_in_flight / local.share)
+      instances        = local.instances
       memory           = "1Gi"
       cpu_when_waiting = true # paid calls go on when their request was cut
       env = {
         TASUKI_CONCURRENCY    = 16
         TASUKI_MAX_IN_FLIGHT  = local.share
+        TASUKI_INSTANCES      = local.instances
         TASUKI_MODEL_LOCATION = var.model_location
       }
     }

@@ -58,6 +58,7 @@ fn value(name: &str, expression: &str) -> String {
         "TASUKI_BIGQUERY_SOURCES" => "my-project.shop,my-project.shop.products",
         "TASUKI_BIGQUERY_STAGING" => "my-project.tasuki_staging",
         "TASUKI_BIGQUERY_GIB_MAX" | "TASUKI_MAX_IN_FLIGHT" => "1000",
+        "TASUKI_INSTANCES" => "2",
         "TASUKI_MODEL_LOCATION" => "europe-west4",
         "TASUKI_ACK_DEADLINE" => "600",
         "TASUKI_INBOX_RETENTION" => "45",
