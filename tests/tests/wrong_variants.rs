@@ -95,7 +95,7 @@ fn spending_without_looking_at_the_lease_pays_twice() {
     is_caught(Wrong::LeaseNotRechecked, "I6", |seed| {
         let storm = Storm { from: START, to: START + Duration::from_secs(400), systemic: false };
         let setup = Setup { storm: Some(storm), rows_per_checkpoint: 1, doubled_percent: 100, ..plain(seed, 5, true) };
-        (setup, (1..9).map(|beat| fault(("generator replace claims", beat), Fault::Fails)).collect())
+        (setup, (1..30).map(|beat| fault(("generator replace claims", beat), Fault::Fails)).collect())
     });
 }
 

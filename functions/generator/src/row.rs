@@ -6,9 +6,8 @@ use crate::{Generator, Role};
 use std::sync::Arc;
 use std::time::Duration;
 use tasuki_relay::answer::Draft;
-use tasuki_relay::outcome::{Class, History, Step, classify, decide};
+use tasuki_relay::outcome::{Class, History, Step, classify, decide, failure};
 use tasuki_relay::pace::{Ceilings, Gate, Permit};
-use tasuki_relay::pipeline::Thinking;
 use tasuki_relay::ports::{Ask, Fault, Reply};
 use tasuki_relay::record::{Answer, AnswerLine, Failed, GivenBack, Key, Outcome, Spent};
 use tasuki_relay::stand_in::StandIn;
@@ -104,7 +103,7 @@ impl Generator {
     /// Asks until the row has its outcome, or must be given back.
     pub(crate) async fn ask(&self, job: &Job, mut todo: Todo, mut ask: Ask, fingerprint: String) -> RowEnd {
         let (mut history, mut server_retries, mut first_call) = (History::default(), 0, None);
-        let (mut draft, question) = (Draft::default(), ask.clone());
+        let (mut draft, mut question, mut before_change) = (Draft::default(), ask.clone(), None);
         let before = todo.spent.latency_ms;
         let model = &job.run.pipeline.model;
         let (gate, ceilings) = (self.pace.gate(model), self.pace.ceilings(model));
@@ -127,7 +126,8 @@ impl Generator {
             let budgets = [&job.form, &job.run.form];
             history.spent_up = !budgets.iter().all(|budget| budget.is_left());
             let is_paid = class.is_paid();
-            let step = decide(class, &job.run.pipeline, &todo.spent, &history);
+            let failed = is_paid.then(|| failure(class.clone(), &history));
+            let step = decide(class, &question.pipeline, &todo.spent, &history);
             if is_paid {
                 budgets.iter().for_each(|budget| budget.paid());
             }
@@ -145,10 +145,11 @@ impl Generator {
                     return todo.settle(Outcome::Answer(Answer { values, fingerprint, model }));
                 }
                 Step::Fail(failed) => return todo.settle(Outcome::Failed(failed)),
-                Step::Again => (),
-                Step::Repair => ask = judge.repair(&draft, &question),
-                Step::AgainWithMore => ask.max_output_tokens = job.run.pipeline.model.retry_output_tokens,
-                Step::AgainThinkingLess => Arc::make_mut(&mut ask.pipeline).model.thinking = Thinking::Minimal,
+                Step::Again(change) => {
+                    change.apply(&mut question);
+                    before_change = failed.or(before_change);
+                    ask = if draft.values() > 0 { judge.repair(&draft, &question) } else { question.clone() };
+                }
                 // The gate knows how long. The row goes to its end: others have waited for longer.
                 Step::Wait => {
                     self.meter.turned_away();
@@ -167,7 +168,10 @@ impl Generator {
                         return RowEnd::Back { todo, why: GivenBack::ServerError };
                     }
                 }
-                Step::Withhold(failed) if job.run.has_succeeded() => return todo.settle(Outcome::Failed(failed)),
+                // The row's own question was taken: it is the change that is refused.
+                Step::Withhold(failed) if before_change.is_some() || job.run.has_succeeded() => {
+                    return todo.settle(Outcome::Failed(before_change.unwrap_or(failed)));
+                }
                 Step::Withhold(failed) => {
                     job.run.withhold(todo.ordinal);
                     if job.run.is_refused() {

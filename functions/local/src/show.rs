@@ -28,6 +28,12 @@ pub(crate) fn number(number: u64) -> String {
     text
 }
 
+/// `$14.40`, `$0.0021`: small sums as well.
+pub(crate) fn dollars(sum: f64) -> String {
+    let digits = if sum == 0.0 || sum >= 0.1 { 2 } else { 4 };
+    format!("${sum:.digits$}")
+}
+
 /// `1 row`, `1,000 failed rows`; `which` is empty or ends in a space.
 pub(crate) fn rows(count: u64, which: &str) -> String {
     format!("{} {which}row{}", number(count), if count == 1 { "" } else { "s" })

@@ -6,6 +6,7 @@ use tasuki_relay::limits::{ROWS_PER_SHARD, ROWS_SCOUTED};
 use tasuki_relay::names::{self, Bucket, Dropped, RunId};
 use tasuki_relay::pipeline::Pipeline;
 use tasuki_relay::ports::{Event, Meta, RowsError, Why};
+use tasuki_relay::prices::Catalogue;
 use tasuki_relay::record::{Input, Parent, Plan};
 use tasuki_relay::rows::retry_parent;
 use tasuki_relay::source;
@@ -117,6 +118,9 @@ impl Splitter {
                 "{name} holds the pipeline {}: its name and its file's must be the same",
                 pipeline.name
             )));
+        }
+        if let Some(why) = Catalogue::shipped().refuses(&pipeline.model, self.clock.now()) {
+            return Err(Not::Refused(format!("{name}: {why}")));
         }
         Ok(pipeline)
     }

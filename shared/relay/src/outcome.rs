@@ -1,8 +1,10 @@
 //! Outcome classes: what a model said, and what follows from it. Pure and total; the table is protocol.md 4.
 
-use crate::pipeline::{Pipeline, Thinking, Values};
-use crate::ports::{Fault, Reply};
+use crate::pipeline::{ModelSettings, Pipeline, Thinking, Values};
+use crate::ports::{Ask, Fault, Reply};
+use crate::prices::Catalogue;
 use crate::record::{Failed, Spent};
+use std::sync::Arc;
 
 /// Ambiguous calls after which a row fails: each may have been paid.
 pub const AMBIGUOUS_CALLS_MAX: u32 = 2;
@@ -123,14 +125,8 @@ pub enum Step {
     Answer(Values),
     /// The row fails.
     Fail(Failed),
-    /// Ask again at once.
-    Again,
-    /// Ask at once for what the draft lacks ([`crate::answer::Judge::repair`]).
-    Repair,
-    /// Ask again at once, with [`crate::pipeline::ModelSettings::retry_output_tokens`].
-    AgainWithMore,
-    /// Ask again at once, with [`Thinking::Minimal`].
-    AgainThinkingLess,
+    /// Ask again at once: for what the draft lacks, with these changes.
+    Again(Change),
     /// Ask again when the pace allows: the model is busy. Never counts against the row.
     Wait,
     /// Ask again after a backoff, from the shard's budget of retries.
@@ -141,56 +137,96 @@ pub enum Step {
     Systemic(String),
 }
 
-impl Step {
-    /// The row is asked again at once.
-    pub fn asks_again(&self) -> bool {
-        matches!(self, Step::Again | Step::Repair | Step::AgainWithMore | Step::AgainThinkingLess)
+/// What changes about a question that is asked again, for good.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    /// [`crate::pipeline::ModelSettings::retry_output_tokens`].
+    pub output_tokens: Option<u32>,
+    /// Less thinking.
+    pub thinking: Option<Thinking>,
+}
+
+impl Change {
+    /// Changes the question.
+    pub fn apply(self, question: &mut Ask) {
+        question.max_output_tokens = self.output_tokens.or(question.max_output_tokens);
+        if let Some(thinking) = self.thinking {
+            Arc::make_mut(&mut question.pipeline).model.thinking = thinking;
+        }
     }
 }
 
-/// Decides what follows. `spent` and `history` count this call already.
+impl Step {
+    /// The row is asked again at once.
+    pub fn asks_again(&self) -> bool {
+        matches!(self, Step::Again(_))
+    }
+}
+
+/// Decides what follows. `pipeline` is what the row was asked with, `spent` and `history` count this call already.
 pub fn decide(class: Class, pipeline: &Pipeline, spent: &Spent, history: &History) -> Step {
-    let fail = |reason: String, message: &str| Step::Fail(Failed { reason, message: message.to_owned() });
+    let as_it_is = Step::Again(Change::default());
     let may_pay = spent.paid_calls <= pipeline.run.paid_retries && !history.spent_up;
     match class {
         Class::Answer(values) => Step::Answer(values),
-        Class::Malformed(_) | Class::Truncated | Class::Overthought if may_pay && history.kept > 0 => Step::Repair,
-        Class::Malformed(_) if may_pay => Step::Again,
-        Class::Malformed(rule) if history.spent_up => {
-            fail("malformed".into(), &format!("{rule}; too many answers of this run are malformed to ask each again"))
+        Class::Malformed(_) if may_pay => as_it_is,
+        Class::Truncated | Class::Overthought => match after_a_cut(&class, &pipeline.model, history, may_pay) {
+            Some(change) => Step::Again(change),
+            None => Step::Fail(failure(class, history)),
+        },
+        Class::BlockedAnswer(ref reason) if matches!(reason.as_str(), "RECITATION" | "OTHER") && history.odd <= 1 => {
+            as_it_is
         }
-        Class::Malformed(rule) => fail("malformed".into(), &rule),
-        Class::Overthought if may_pay && pipeline.model.thinking != Thinking::Minimal => Step::AgainThinkingLess,
-        Class::Truncated | Class::Overthought
-            if history.truncated <= 1 && !history.spent_up && pipeline.model.retry_output_tokens.is_some() =>
-        {
-            Step::AgainWithMore
-        }
-        Class::Truncated => {
-            fail("truncated".into(), "the answer was cut: raise [model] max_output_tokens, or set retry_output_tokens")
-        }
-        Class::Overthought => fail(
-            "truncated".into(),
-            "thoughts used up the output tokens: lower [model] thinking, or raise max_output_tokens",
-        ),
-        Class::BlockedPrompt(reason) => fail(format!("blocked_prompt:{reason}"), "the model refused the prompt"),
-        Class::BlockedAnswer(reason) if matches!(reason.as_str(), "RECITATION" | "OTHER") && history.odd <= 1 => {
-            Step::Again
-        }
-        Class::BlockedAnswer(reason) => fail(format!("blocked_answer:{reason}"), "the model withheld its answer"),
-        Class::UnknownFinish(_) if history.odd <= 1 => Step::Again,
-        Class::UnknownFinish(value) => {
-            fail(format!("unknown_finish:{value}"), "the model ended for a reason that Tasuki does not know")
-        }
+        Class::UnknownFinish(_) if history.odd <= 1 => as_it_is,
+        Class::Ambiguous if spent.ambiguous_calls < AMBIGUOUS_CALLS_MAX => as_it_is,
         Class::Busy => Step::Wait,
         Class::Unavailable => Step::Retry,
-        Class::Ambiguous if spent.ambiguous_calls < AMBIGUOUS_CALLS_MAX => Step::Again,
-        Class::Ambiguous => {
-            fail("timeout".into(), "the model did not reply in time, twice; the calls may have been charged")
-        }
-        Class::Invalid(what) => Step::Withhold(Failed { reason: "rejected".into(), message: what }),
+        Class::Invalid(_) => Step::Withhold(failure(class, history)),
         Class::Systemic(what) => Step::Systemic(what),
+        Class::Malformed(_)
+        | Class::BlockedPrompt(_)
+        | Class::BlockedAnswer(_)
+        | Class::UnknownFinish(_)
+        | Class::Ambiguous => Step::Fail(failure(class, history)),
     }
+}
+
+/// How a row is asked again whose answer was cut. Thoughts that took the tokens would take more of them as well.
+fn after_a_cut(class: &Class, model: &ModelSettings, history: &History, may_pay: bool) -> Option<Change> {
+    let least = Catalogue::shipped().least_thinking(&model.name).filter(|least| *least < model.thinking);
+    if let (Class::Overthought, Some(least), true) = (class, least, may_pay) {
+        return Some(Change { thinking: Some(least), output_tokens: None });
+    }
+    let more = model.retry_output_tokens.filter(|_| history.truncated <= 1 && !history.spent_up);
+    let more = more.map(|tokens| Change { output_tokens: Some(tokens), thinking: None });
+    more.or((may_pay && history.kept > 0).then(Change::default))
+}
+
+/// How a row fails that is not asked again.
+pub fn failure(class: Class, history: &History) -> Failed {
+    const CUT: &str = "the answer was cut: raise [model] max_output_tokens, or set retry_output_tokens";
+    const EATEN: &str = "thoughts used up the output tokens: lower [model] thinking, or raise max_output_tokens";
+    let (reason, message) = match class {
+        Class::Malformed(rule) if history.spent_up => {
+            ("malformed".into(), format!("{rule}; too many answers of this run are malformed to ask each again"))
+        }
+        Class::Malformed(rule) => ("malformed".into(), rule),
+        Class::Truncated => ("truncated".into(), CUT.into()),
+        Class::Overthought => ("truncated".into(), EATEN.into()),
+        Class::BlockedPrompt(reason) => (format!("blocked_prompt:{reason}"), "the model refused the prompt".into()),
+        Class::BlockedAnswer(reason) => (format!("blocked_answer:{reason}"), "the model withheld its answer".into()),
+        Class::UnknownFinish(value) => {
+            (format!("unknown_finish:{value}"), "the model ended for a reason that Tasuki does not know".into())
+        }
+        Class::Ambiguous => {
+            ("timeout".into(), "the model did not reply in time, twice; the calls may have been charged".into())
+        }
+        Class::Invalid(what) => ("rejected".into(), what),
+        Class::Answer(_) | Class::Busy | Class::Unavailable | Class::Systemic(_) => {
+            ("unknown".into(), "no row fails of this".into())
+        }
+    };
+    Failed { reason, message }
 }
 
 #[cfg(test)]
@@ -296,14 +332,23 @@ mod tests {
         let history = |kept, spent_up| History { kept, spent_up, truncated: 1, ..History::default() };
         let step = |class: Class, history| decide(class, &pipeline(Some(9)), &once, &history);
         let malformed = || Class::Malformed("rule".into());
-        assert_eq!(step(malformed(), history(0, false)), Step::Again);
-        for class in [malformed(), Class::Truncated, Class::Overthought] {
-            assert_eq!(step(class, history(1, false)), Step::Repair);
+        let change = |output_tokens, thinking| Step::Again(Change { output_tokens, thinking });
+        assert_eq!(step(malformed(), history(0, false)), change(None, None));
+        assert_eq!(step(malformed(), history(1, false)), change(None, None));
+        for class in [Class::Truncated, Class::Overthought] {
+            assert_eq!(step(class.clone(), history(1, false)), change(Some(9), None), "what was cut needs more room");
+            let second = History { truncated: 2, ..history(1, false) };
+            assert_eq!(step(class.clone(), second), change(None, None), "what is missing is less each time");
+            assert!(matches!(step(class, History { truncated: 2, ..history(0, false) }), Step::Fail(_)));
         }
-        assert_eq!(step(Class::Overthought, history(0, false)), Step::AgainWithMore, "it thinks minimally already");
         let mut thinking = pipeline(Some(9));
         thinking.model.thinking = Thinking::High;
-        assert_eq!(decide(Class::Overthought, &thinking, &once, &history(0, false)), Step::AgainThinkingLess);
+        let overthought = |pipeline: &Pipeline| decide(Class::Overthought, pipeline, &once, &history(1, false));
+        assert_eq!(overthought(&thinking), change(None, Some(Thinking::Minimal)), "more room would be more thoughts");
+        thinking.model.name = "gemini-3.7-flash".into();
+        assert_eq!(overthought(&thinking), change(None, Some(Thinking::Low)), "the least that this model can");
+        thinking.model.name = "whatever".into();
+        assert_eq!(overthought(&thinking), change(Some(9), None), "nobody knows what it can");
         for class in [malformed(), Class::Truncated, Class::Overthought] {
             assert!(matches!(step(class, history(1, true)), Step::Fail(_)), "the budget is spent");
         }
@@ -315,7 +360,7 @@ mod tests {
         let step = |reason: &str, odd| {
             decide(Class::BlockedAnswer(reason.into()), &pipeline(None), &spent, &History { odd, ..History::default() })
         };
-        assert_eq!(step("RECITATION", 1), Step::Again);
+        assert_eq!(step("RECITATION", 1), Step::Again(Change::default()));
         assert!(matches!(step("RECITATION", 2), Step::Fail(failed) if failed.reason == "blocked_answer:RECITATION"));
         assert!(matches!(step("SAFETY", 1), Step::Fail(_)));
     }

@@ -1,7 +1,7 @@
 //! What models cost, how they think and until when they answer: `prices.toml` at the root, read once.
 
 use crate::clock::Millis;
-use crate::pipeline::Thinking;
+use crate::pipeline::{ModelSettings, Thinking};
 use crate::record::Usage;
 use serde::Deserialize;
 use std::sync::LazyLock;
@@ -74,9 +74,9 @@ pub struct Catalogue {
 #[serde(deny_unknown_fields)]
 struct Entry {
     name: String,
-    #[serde(default)]
-    thinks: Option<Vec<String>>,
-    thinks_by_default: Option<String>,
+    /// From less to more.
+    thinks: Option<Vec<Thinking>>,
+    thinks_by_default: Option<Thinking>,
     retires: Option<toml::value::Datetime>,
     #[serde(default)]
     prices: Vec<Dated>,
@@ -124,21 +124,36 @@ impl Catalogue {
         }
     }
 
-    /// Why the model cannot think at this level, and the levels that it has; `None` when it can, or nobody knows.
-    pub fn cannot_think(&self, model: &str, level: Thinking) -> Option<String> {
-        let entry = self.entry(model)?;
-        let levels = entry.thinks.as_ref()?;
-        let level = level.as_str().to_lowercase();
-        if levels.contains(&level) {
-            return None;
+    /// Why no run may begin with this model: it has retired, or cannot think so little. `None` also when it is not known. A
+    /// run that has its plan is not asked: a newer catalogue must not strand it.
+    pub fn refuses(&self, model: &ModelSettings, now: Millis) -> Option<String> {
+        if let Life::Ended(day) = self.life(&model.name, now) {
+            return Some(format!("{} retired on {day}: name another one in [model]", model.name));
         }
-        let by_default = entry.thinks_by_default.as_deref().unwrap_or("unknown");
-        let levels: Vec<String> = levels.iter().map(|level| format!("{level:?}")).collect();
+        let entry = self.entry(&model.name)?;
+        let levels = entry.thinks.as_ref().filter(|levels| !levels.contains(&model.thinking))?;
+        let word = |level: &Thinking| format!("{:?}", level.as_str().to_lowercase());
+        let by_default = entry.thinks_by_default.as_ref().map_or_else(|| "nobody knows how".to_owned(), word);
         Some(format!(
-            "{model} cannot think at {level:?} (by itself it thinks at {by_default:?}, and thoughts are paid as output): \
-             write thinking = {}",
-            levels.join(" or ")
+            "{} cannot think at {} (by itself it thinks at {by_default}, and thoughts are paid as output): \
+             write [model] thinking = {}",
+            model.name,
+            word(&model.thinking),
+            levels.iter().map(word).collect::<Vec<_>>().join(" or ")
         ))
+    }
+
+    /// What a person who begins a run should know of this model.
+    pub fn warns(&self, model: &ModelSettings, now: Millis) -> Option<String> {
+        match self.life(&model.name, now) {
+            Life::Ends(day) => Some(format!("{} retires on {day}: later runs need another one in [model]", model.name)),
+            Life::Long | Life::Ended(_) => None,
+        }
+    }
+
+    /// The least that the model can think, where that is known.
+    pub fn least_thinking(&self, model: &str) -> Option<Thinking> {
+        self.entry(model)?.thinks.as_ref()?.iter().min().copied()
     }
 
     /// `gemini-x` also stands for its versions, like `gemini-x-001`.
@@ -209,11 +224,18 @@ mod tests {
     }
 
     #[test]
-    fn a_model_that_cannot_think_so_is_told_with_what_it_can() {
-        let why = Catalogue::shipped().cannot_think("gemini-3.7-flash", Thinking::Minimal).unwrap();
+    fn a_model_that_would_think_more_than_is_said_begins_no_run() {
+        let refuses = |name: &str, thinking| {
+            let model = ModelSettings { name: name.into(), thinking, ..ModelSettings::default() };
+            Catalogue::shipped().refuses(&model, DAYS[0])
+        };
+        let why = refuses("gemini-3.7-flash", Thinking::Minimal).unwrap();
         assert!(why.contains("thinks at \"medium\"") && why.ends_with("\"low\" or \"medium\" or \"high\""), "{why}");
-        assert_eq!(Catalogue::shipped().cannot_think("gemini-3.7-flash", Thinking::Low), None);
-        assert_eq!(Catalogue::shipped().cannot_think(DEFAULT_MODEL, Thinking::Minimal), None);
-        assert_eq!(Catalogue::shipped().cannot_think("whatever", Thinking::Minimal), None);
+        assert_eq!(refuses("gemini-3.7-flash", Thinking::Low), None);
+        assert_eq!(refuses(DEFAULT_MODEL, Thinking::Minimal), None);
+        assert_eq!(refuses("whatever", Thinking::Minimal), None);
+        let retired = refuses("gemini-2.5-flash", Thinking::Minimal).unwrap();
+        assert!(retired.contains("retired on 2026-10-20: name another one"), "{retired}");
+        assert_eq!(Catalogue::shipped().least_thinking("gemini-3.7-flash"), Some(Thinking::Low));
     }
 }

@@ -23,8 +23,22 @@ pub(crate) const COMMIT: &[u8] = b"generation";
 pub(crate) const AT_ONCE: usize = 8;
 
 /// The tables that the suite's pipelines name, but for that of a run without rows.
-const SUITE: [&str; 11] =
-    ["once", "eight", "ends", "more", "refused", "at_once", "cancelled", "newer", "unchanged", "notice", "large"];
+const SUITE: [&str; 14] = [
+    "once",
+    "eight",
+    "ends",
+    "more",
+    "refused",
+    "at_once",
+    "cancelled",
+    "newer",
+    "unchanged",
+    "notice",
+    "large",
+    "parked",
+    "early",
+    "late",
+];
 
 pub fn trials() -> Vec<Trial> {
     use Needs::{Spanner, SpannerWithFaults};

@@ -1,6 +1,7 @@
 //! What each command does.
 
 pub(crate) mod cancel;
+pub(crate) mod cost;
 pub(crate) mod drive;
 pub(crate) mod failures;
 pub(crate) mod follow;

@@ -2,6 +2,7 @@
 
 use super::Exit;
 use super::drive::Job;
+use super::run::begins;
 use super::runs::{self, Run};
 use crate::cli;
 use crate::home::Home;
@@ -60,8 +61,7 @@ pub(crate) async fn parent(site: &dyn Site, name: &str) -> Result<(Run, String, 
     let stored = site.objects().read(Bucket::State, &names::pipeline(&run.pipeline), None).await?;
     let stored = stored.with_context(|| format!("pipeline {} is not stored any more", run.pipeline))?;
     let text = String::from_utf8(stored.body.into()).context("the stored pipeline is not UTF-8")?;
-    let pipeline = Pipeline::parse(&text)
-        .map_err(|problems| anyhow::anyhow!(problems.in_file(&names::pipeline(&run.pipeline))))?;
+    let pipeline = begins(&text, &names::pipeline(&run.pipeline)).map_err(anyhow::Error::msg)?;
     Ok((run, text, pipeline))
 }
 

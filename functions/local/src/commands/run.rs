@@ -8,8 +8,10 @@ use crate::model;
 use crate::show::line;
 use anyhow::{Context, Result, bail};
 use std::path::Path;
+use tasuki_relay::clock::Clock;
 use tasuki_relay::limits::PIPELINE_BYTES_MAX;
 use tasuki_relay::pipeline::Pipeline;
+use tasuki_relay::prices::Catalogue;
 use tasuki_relay::rows::suffix_problem;
 
 /// Suffixes of files that can be read, the longest first.
@@ -49,7 +51,7 @@ pub(crate) fn check(args: &cli::Run, readable: impl Fn(&Path) -> Result<&'static
     let file = args.pipeline.display().to_string();
     let suffix = readable(&args.input);
     let text = read_pipeline(&args.pipeline);
-    let pipeline = text.as_ref().ok().map(|text| Pipeline::parse(text).map_err(|problems| problems.in_file(&file)));
+    let pipeline = text.as_ref().ok().map(|text| begins(text, &file));
     let mut problems = Vec::new();
     problems.extend(suffix.as_ref().err().cloned());
     problems.extend(text.as_ref().err().map(|error| format!("{error:#}")));
@@ -58,6 +60,19 @@ pub(crate) fn check(args: &cli::Run, readable: impl Fn(&Path) -> Result<&'static
         (Ok(suffix), Ok(text), Some(Ok(pipeline))) => Ok(Checked { suffix, text, pipeline }),
         _ => bail!("nothing was started:\n{}", problems.join("\n")),
     }
+}
+
+/// The pipeline of this text, if a run may begin with it. Warns on stderr of what a person should know.
+pub(crate) fn begins(text: &str, file: &str) -> Result<Pipeline, String> {
+    let pipeline = Pipeline::parse(text).map_err(|problems| problems.in_file(file))?;
+    let (catalogue, now) = (Catalogue::shipped(), Clock::system().now());
+    if let Some(why) = catalogue.refuses(&pipeline.model, now) {
+        return Err(format!("{file}: {why}"));
+    }
+    if let Some(warning) = catalogue.warns(&pipeline.model, now) {
+        eprintln!("{file}: {warning}");
+    }
+    Ok(pipeline)
 }
 
 /// The same command line again, without what is for once.

@@ -106,6 +106,7 @@ impl Run {
             "wasted_answers": counts.wasted_answers, "failures": reasons, "refused": self.refused,
             "tokens": { "prompt": counts.usage.prompt, "output": counts.usage.output, "thought": counts.usage.thought,
                 "cached": counts.usage.cached },
+            "cost_usd": super::cost::of(site, self).await?,
             "run_time": self.run_time, "source_time": self.source_time,
             "opened_at": times.map(|(opened, _)| opened), "ended_at": times.and_then(|(_, ended)| ended),
             "parked": self.parked.as_ref().map(|(_, why)| why), "note": stand_in.then_some(StandIn::NOTE),

@@ -135,9 +135,9 @@ fn read(dir: &Path) -> Result<(Pipelines, Vec<String>)> {
     files.sort();
     for file in files {
         let shown = file.display().to_string();
-        let parsed = super::run::read_pipeline(&file).map_err(|error| format!("{error:#}")).and_then(|text| {
-            Pipeline::parse(&text).map_err(|problems| problems.in_file(&shown)).map(|pipeline| (pipeline.name, text))
-        });
+        let parsed = super::run::read_pipeline(&file)
+            .map_err(|error| format!("{error:#}"))
+            .and_then(|text| super::run::begins(&text, &shown).map(|pipeline| (pipeline.name, text)));
         match parsed {
             Err(what) => problems.push(what),
             Ok((name, text)) => {

@@ -3,7 +3,7 @@
 use super::drive::End;
 use super::report::exit_of;
 use super::runs::{self, Run};
-use super::{Exit, follow};
+use super::{Exit, cost, follow};
 use crate::cli;
 use crate::show::{self, number};
 use crate::signals::Stop;
@@ -115,6 +115,7 @@ async fn one(site: &dyn Site, run: Run, driver: &Driver, json: bool) -> Result<E
     say("calls", format!("{} {paid}, {} ambiguous, {} wasted", calls[0], calls[1], calls[2]))?;
     let usage = [counts.usage.prompt, counts.usage.cached, counts.usage.output, counts.usage.thought].map(number);
     say("tokens", format!("{} in ({} cached), {} out, {} thought", usage[0], usage[1], usage[2], usage[3]))?;
+    say("cost", cost::told(site, &run).await?)?;
     say("started", run.run_time.to_string())?;
     if let Some(ended) = run.row.as_ref().and_then(|row| row.ended_at) {
         say("ended", ended.to_string())?;

@@ -1,5 +1,6 @@
 //! What a run came to.
 
+use super::cost;
 use super::runs::{self, Run};
 use crate::show::{self, number, plain};
 use crate::site::{self, Site};
@@ -82,6 +83,7 @@ impl Summary<'_> {
                 number(usage.thought)
             );
             out.count("tokens", usage.prompt, &of);
+            out.line(format!("  {:<11}{:>12}", "cost", cost::told(site, self.run).await?));
         }
         if let Some((rows, time)) = took {
             let rate = rows as f64 / time.as_secs_f64().max(0.001);

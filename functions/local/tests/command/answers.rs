@@ -4,7 +4,7 @@ use super::*;
 use serde_json::json;
 
 const THEMES: &str = "name = \"p\"\nkey = \"id\"\n[prompt]\ntemplate = \"Six themes of {{ text }}\"\n[answer.themes]\ntype = \"string\"\n\
-    count = 6\ndistinct = true\n[model]\nmax_output_tokens = 100\nretry_output_tokens = 200\nthinking = \"low\"\n[target]\ntable = \"themes\"\n";
+    count = 6\ndistinct = true\n[model]\nmax_output_tokens = 100\nretry_output_tokens = 200\nthinking = \"low\"\n[run]\nrows_per_shard = 20\n[target]\ntable = \"themes\"\n";
 const WHOLE: &str = r#"{"themes": ["tea", "wool", "「京都」", "a \"b\"", "雨", "x, y]"]}"#;
 
 /// How many values the call asks for.

@@ -56,7 +56,11 @@ impl Judge {
         for rules in &self.rules {
             let name = &rules.column.name;
             let mut given = fields.iter().filter(|(field, _)| field == name).map(|(_, value)| value);
-            if let Err(rule) = self.fill(rules, draft, given.next()) {
+            let filled = match (given.next(), given.next()) {
+                (_, Some(_)) => Err("it is there twice".to_owned()),
+                (given, None) => self.fill(rules, draft, given),
+            };
+            if let Err(rule) = filled {
                 broken.get_or_insert_with(|| Invalid(format!("{name}: {rule}")));
             }
         }

@@ -12,6 +12,8 @@ const ECHO_CHARS_MIN: usize = 12;
 /// What ends a sentence, in the scripts that pipelines were written in so far. A list of choices has none.
 const ENDS: &[char] = &['.', '!', '?', ':', '。', '！', '？', '：'];
 
+const COLONS: &[char] = &[':', '：'];
+
 /// The form in which texts are compared: compatibility composed (NFKC: half and full width are one), spaces as one.
 pub(crate) fn normal(text: &str) -> String {
     let folded: String = text.nfkc().collect();
@@ -117,6 +119,13 @@ fn bare(text: &str) -> String {
     normal(text).trim_end_matches(ENDS).to_owned()
 }
 
+/// What follows a colon is left out: it may be the very words that the model is to answer with.
 fn sentences_of(text: &str) -> Vec<String> {
-    text.lines().flat_map(|line| line.split_inclusive(ENDS)).filter(|part| part.ends_with(ENDS)).map(bare).collect()
+    let of_line = |line: &str| {
+        let parts: Vec<&str> = line.split_inclusive(ENDS).collect();
+        let prescribed = |at: usize| at > 0 && parts[at - 1].ends_with(COLONS);
+        let whole = parts.iter().enumerate().filter(|(at, part)| part.ends_with(ENDS) && !prescribed(*at));
+        whole.map(|(_, part)| bare(part)).collect::<Vec<_>>()
+    };
+    text.lines().flat_map(of_line).collect()
 }

@@ -50,6 +50,7 @@ fn each_rule_is_named_with_its_column() {
     assert_eq!(why(&themes, &long), "themes: must have at most 60 characters");
     assert_eq!(why(&themes, r#"{"themes": ["a", "b", 1]}"#), "themes: must be a string");
     assert_eq!(why(&themes, r#"{"themes": "a"}"#), "themes: must be an array");
+    assert_eq!(why(&themes, r#"{"themes": ["a", "b", "c"], "themes": ["d"]}"#), "themes: it is there twice");
     let two = pipeline("[answer.a]\ntype = \"string\"\n[answer.b]\ntype = \"string\"");
     assert_eq!(why(&two, r#"{"a": "x"}"#), "b: it is missing");
     assert_eq!(why(&two, r#"{"a": "x", "b": "y"#), "the answer breaks off");
@@ -86,6 +87,14 @@ fn a_sentence_of_the_instruction_is_no_answer() {
     // Words are compared as they are written; the last one is longer than the column allows anyway.
     assert_eq!(told, [true, true, true, false, true, true]);
     assert!(validate(&themes(), r#"{"themes": ["themes", "text", "product"]}"#).is_ok(), "words may well be answers");
+}
+
+#[test]
+fn words_that_the_instruction_prescribes_are_an_answer() {
+    let prescribed = "[answer.theme]\ntype = \"string\"\ndescription = \"A theme. If there is none, answer: Not enough information.\"";
+    let theme = pipeline(prescribed);
+    assert!(validate(&theme, r#"{"theme": "Not enough information."}"#).is_ok());
+    assert!(validate(&theme, r#"{"theme": "If there is none, answer:"}"#).is_err());
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! From a reply's text to the fields of its object, tolerantly, once: what stands around the object is left out, and of one
 //! that breaks off what came whole is read.
 
+use crate::limits::JSON_DEPTH_MAX;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 use std::fmt;
@@ -21,11 +22,20 @@ pub(super) fn fields(text: &str, names: &[&str]) -> Option<(Vec<(String, Value)>
     objects.next()
 }
 
+/// How much of a text came whole, and what is open there.
+#[derive(Clone, Default)]
+struct Whole {
+    end: usize,
+    open: Vec<u8>,
+}
+
 /// The object that `text` begins with; of one that breaks off, all that came whole, closed. `true`: it broke off.
+///
+/// A string came whole where what follows it may follow a string. Where it may not, a quote of the text was not escaped: the
+/// text did not end there, and nothing after it can be told apart.
 fn object(text: &str) -> Option<(String, bool)> {
     let (mut open, mut in_string, mut escaped, mut is_name) = (Vec::new(), false, false, false);
-    // Up to where everything is whole, and what is open there; the same, if what follows a string may follow one.
-    let (mut whole, mut perhaps): (Option<(usize, Vec<u8>)>, _) = (None, None);
+    let (mut whole, mut string, mut comma) = (None, None, false);
     for (at, byte) in text.bytes().enumerate() {
         if in_string {
             match byte {
@@ -33,32 +43,42 @@ fn object(text: &str) -> Option<(String, bool)> {
                 b'\\' => escaped = true,
                 b'"' => {
                     in_string = false;
-                    perhaps = (!is_name).then(|| (at + 1, open.clone()));
+                    string = (!is_name).then(|| Whole { end: at + 1, open: open.clone() });
+                    comma = false;
                 }
                 _ => {}
             }
             continue;
         }
-        if !byte.is_ascii_whitespace()
-            && let Some(string) = perhaps.take()
-        {
-            // A quote within a text, not escaped: the text did not end there, and nothing after it can be told apart.
-            if !matches!(byte, b',' | b']' | b'}') {
-                break;
+        if byte.is_ascii_whitespace() {
+            continue;
+        }
+        if string.is_some() {
+            let in_object = open.last() == Some(&b'}');
+            match byte {
+                b',' if !comma => {
+                    comma = true;
+                    is_name = in_object;
+                    continue;
+                }
+                b']' | b'}' if !comma => whole = string.take(),
+                b'"' if comma => whole = string.take(),
+                b'-' | b'0'..=b'9' | b't' | b'f' | b'n' if comma && !in_object => whole = string.take(),
+                _ => break,
             }
-            whole = Some(string);
         }
         match byte {
             b'"' => in_string = true,
             b':' => is_name = false,
+            b'{' | b'[' if open.len() == JSON_DEPTH_MAX => return None,
             b'{' | b'[' => {
                 open.push(if byte == b'{' { b'}' } else { b']' });
                 is_name = byte == b'{';
-                whole = Some((at + 1, open.clone()));
+                whole = Some(Whole { end: at + 1, open: open.clone() });
             }
             b',' => {
                 is_name = open.last() == Some(&b'}');
-                whole = Some((at, open.clone()));
+                whole = Some(Whole { end: at, open: open.clone() });
             }
             b'}' | b']' => {
                 if open.pop() != Some(byte) {
@@ -68,12 +88,15 @@ fn object(text: &str) -> Option<(String, bool)> {
                     return Some((text[..=at].to_owned(), false));
                 }
                 is_name = false;
-                whole = Some((at + 1, open.clone()));
+                whole = Some(Whole { end: at + 1, open: open.clone() });
             }
             _ => {}
         }
     }
-    let (end, open) = perhaps.or(whole)?;
+    // At the end of the text a string is as whole as it will be.
+    let at_the_end =
+        string.filter(|string: &Whole| text[string.end..].trim_matches([' ', '\n', '\r', '\t', ',']).is_empty());
+    let Whole { end, open } = at_the_end.or(whole)?;
     let closed = open.iter().rev().map(|close| char::from(*close));
     Some((text[..end].chars().chain(closed).collect(), true))
 }
@@ -141,9 +164,21 @@ mod tests {
         assert_eq!(kept(r#"{"a"#), None, "nothing came whole");
         assert_eq!(kept(r#"{"b": 1, "a": "it"s"}"#), cut(r#"{"b":1}"#), "a text did not end at a quote of its own");
         assert_eq!(kept(r#"{"a": ["x", "it"s", "y"]}"#), cut(r#"{"a":["x"]}"#));
+        assert_eq!(kept(r#"{"b": 1, "a": "Monitor 24", black"}"#), cut(r#"{"b":1}"#));
+        assert_eq!(kept(r#"{"a": ["x", "Monitor 24", black", "y"]}"#), cut(r#"{"a":["x"]}"#));
+        assert_eq!(kept(r#"{"a": ["x", "y", "#), cut(r#"{"a":["x","y"]}"#));
+        assert_eq!(kept(&format!("{{\"a\": {}", "[".repeat(70))), None, "deeper than JSON may be here");
     }
 
     proptest! {
+        /// A quote that was not escaped never makes a text end early, as long as a letter follows it or its comma.
+        #[test]
+        fn a_stray_quote_never_shortens_a_value(before in "[a-z ]{0,5}", after in ",? ?[a-eg-mo-su-z][a-z ]{0,5}") {
+            let text = format!(r#"{{"b": 1, "a": "{before}"{after}", "c": 2}}"#);
+            let (value, _) = read(&text).unwrap();
+            prop_assert!(value.get("a").is_none(), "{text}: {value}");
+        }
+
         /// The law of salvage: a prefix gives no value that the whole has not, at its place.
         #[test]
         fn a_cut_answer_never_gives_what_the_whole_one_has_not(items in proptest::collection::vec("\\PC{0,6}", 0..5), at in 0..200usize) {

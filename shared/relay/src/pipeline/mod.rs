@@ -147,8 +147,9 @@ pub fn is_location(name: &str) -> bool {
     name.len() <= 63 && (matches!(name, "global" | "us" | "eu") || name.split_once('-').is_some_and(is_region))
 }
 
-/// `thinkingConfig.thinkingLevel`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// `thinkingConfig.thinkingLevel`, from less to more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Thinking {
     /// The default: thoughts are paid as output.
     Minimal,

@@ -10,7 +10,6 @@ use crate::limits::{
     ANSWER_BYTES_MAX, COMMIT_BYTES_MAX, KEY_BYTES_MAX, MUTATIONS_MAX, PIPELINE_BYTES_MAX, ROWS_PER_SHARD,
 };
 use crate::names::is_pipeline_name;
-use crate::prices::Catalogue;
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use toml::Spanned;
@@ -276,22 +275,17 @@ fn model(top: &Section<'_>) -> ModelSettings {
         }
     }
     let thinking = table.and_then(|table| table.choice("thinking", THINKING));
-    let asked = name.as_ref().map_or(DEFAULT_MODEL, |name| *name.get_ref());
-    let level = thinking.as_ref().map_or(Thinking::Minimal, |level| *level.get_ref());
-    if let (Some(table), Some(why)) = (table, Catalogue::shipped().cannot_think(asked, level)) {
-        table.problem(thinking.as_ref().map_or(table.at, |level| level.span().start), why);
-    }
     let per_minute = |field| {
         let limit = table.and_then(|table| table.integer(field, PER_MINUTE));
         limit.map(Spanned::into_inner)
     };
     ModelSettings {
-        name: asked.to_owned(),
+        name: name.map_or(DEFAULT_MODEL, Spanned::into_inner).to_owned(),
         location: location.map(|location| (*location.get_ref()).to_owned()),
         temperature: table.and_then(|table| table.number("temperature", 0.0..=2.0)).map(Spanned::into_inner),
         max_output_tokens: most,
         retry_output_tokens: retry.map(Spanned::into_inner),
-        thinking: level,
+        thinking: thinking.map_or(Thinking::Minimal, Spanned::into_inner),
         requests_per_minute: per_minute("requests_per_minute"),
         tokens_per_minute: per_minute("tokens_per_minute"),
     }

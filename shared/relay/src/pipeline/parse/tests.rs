@@ -246,15 +246,6 @@ fn rules_of_an_answer_that_no_answer_could_keep_are_refused() {
 }
 
 #[test]
-fn a_model_that_would_think_more_than_is_said_is_refused() {
-    let model = |text: &str| said("[target]", &format!("[model]\n{text}\n[target]"));
-    assert!(model("name = 'gemini-3.7-flash'").contains("gemini-3.7-flash cannot think at \"minimal\""));
-    assert!(model("name = 'gemini-3.7-flash'\nthinking = 'minimal'").contains("write thinking = \"low\" or"));
-    assert_eq!(model("name = 'gemini-3.7-flash'\nthinking = 'medium'"), "nothing");
-    assert_eq!(model("name = 'gemini-3.5-flash'"), "nothing", "minimal is sent, so it does not think at medium");
-}
-
-#[test]
 fn choices_and_patterns_that_say_nothing_or_cannot_be_kept_are_refused() {
     let string = |rules: &str| said("'number'", &format!("'string'\n{rules}"));
     assert_eq!(string("one_of = ['warm', 'cold']"), "nothing");
