@@ -274,6 +274,21 @@ async fn keys_whose_address_fails_or_hangs_are_asked_for_once_however_many_call(
 }
 
 #[tokio::test]
+async fn a_stop_does_not_wait_for_a_connection_that_has_said_nothing() -> Result<()> {
+    let server = Running::start(LONG, None).await?;
+    let _silent = TcpStream::connect(&server.host).await?;
+    let mut later = TcpStream::connect(&server.host).await?;
+    later.write_all(b"GET /live HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await?;
+    later.read_to_end(&mut Vec::new()).await?; // the silent one was taken before it
+    tokio::time::pause();
+    let asked = tokio::time::Instant::now();
+    server.stop.cancel();
+    server.served.await??;
+    assert_eq!(asked.elapsed(), Duration::ZERO, "it waited");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_connection_on_which_nothing_more_comes_is_closed() -> Result<()> {
     let server = Running::start(LONG, None).await?;
     let whole = "GET /live HTTP/1.1\r\nhost: a\r\n\r\n";
