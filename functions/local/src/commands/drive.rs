@@ -58,9 +58,8 @@ pub(crate) enum End {
 }
 
 impl Job<'_> {
-    pub(crate) async fn perform(self) -> Result<Exit> {
+    pub(crate) async fn perform(self, stop: Stop) -> Result<Exit> {
         rlimit::increase_nofile_limit(u64::MAX).ok(); // fewer connections are then all there is
-        let stop = Stop::listen().context("signals cannot be listened for")?;
         self.tell_of_the_paid_one().await?;
         match self.home.lock(self.command, Some(self.chosen.answerer)).await? {
             Ok(lock) => self.drive(lock, stop).await,

@@ -138,6 +138,24 @@ async fn a_retry_reads_rows_that_were_thought_unchanged_from_the_file() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_retry_that_is_stopped_while_it_reads_the_failed_rows_leaves_none_of_them() {
+    let (desk, _server) = Desk::asking(Script::acting(|_| Act::Blocked("SAFETY".into()))).await;
+    let desk = desk.with_rows(10, "");
+    assert_eq!(desk.run().await.code, Some(2));
+    let run = desk.newest().await["run"].as_str().unwrap().to_owned();
+    let shard = desk.path(&format!(".tasuki/shards/{run}/00000000.ndjson"));
+    fs::remove_file(&shard).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&shard).status().unwrap().success()); // to read it takes for ever
+    let retry = desk.start(&["retry", &run]);
+    let rows = desk.path(&format!(".tasuki/tmp/retry-{}.jsonl", retry.id().unwrap()));
+    until("the file of failed rows", || rows.exists()).await;
+    signal(&retry, "-INT");
+    let stopped = ended(retry).await;
+    assert!(!rows.exists(), "{stopped:?}");
+    assert!(stopped.code == Some(1) && stopped.err.contains("nothing was started"), "{stopped:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_parked_run_stands_still_until_it_is_resumed() {
     let (desk, server) = slow().await;
     let run = desk.start(RUN);
