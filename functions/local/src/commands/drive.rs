@@ -63,10 +63,8 @@ impl Job<'_> {
         self.tell_of_the_paid_one().await?;
         match self.home.lock(self.command, Some(self.chosen.answerer)).await? {
             Ok(lock) => self.drive(lock, stop).await,
-            Err(holder) if holder.command == "serve" => self.hand_over(holder, stop).await,
-            Err(holder) => {
-                bail!("{} is in use by {holder}: wait until it is done, or stop it", self.home.dir.display())
-            }
+            Err(holder) if holder.serves() => self.hand_over(holder, stop).await,
+            Err(holder) => Err(self.home.in_use(&holder)),
         }
     }
 

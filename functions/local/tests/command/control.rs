@@ -1,6 +1,7 @@
 use super::*;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use tokio::io::{AsyncBufReadExt, BufReader};
 
 async fn slow() -> (Desk, ModelServer) {
     let (desk, server) = Desk::asking(Script::default().latency(Duration::from_millis(500))).await;
@@ -153,6 +154,28 @@ async fn a_retry_that_is_stopped_while_it_reads_the_failed_rows_leaves_none_of_t
     let stopped = ended(retry).await;
     assert!(!rows.exists(), "{stopped:?}");
     assert!(stopped.code == Some(1) && stopped.err.contains("nothing was started"), "{stopped:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_works_on_another_run_is_promised_for_none_that_is_resumed_or_cancelled() {
+    let (desk, server) = slow().await;
+    let run = desk.start(RUN);
+    until_called(&server, 20).await;
+    let name = desk.newest().await["run"].as_str().unwrap().to_owned();
+    let marker = format!(".tasuki/state/control/{name}/parked");
+    desk.write(&marker, "enough\n");
+    assert_eq!(ended(run).await.code, Some(1));
+    desk.write("other.jsonl", lines(1_000..1_400));
+    let calls = server.tally().calls();
+    let other = desk.start(&["run", "other.jsonl", "--pipeline", "p.toml"]);
+    until_called(&server, calls + 1).await;
+    let resumed = desk.tasuki(&["resume", &name]).await;
+    assert!(desk.path(&marker).exists(), "it stays parked: {resumed:?}");
+    let holder = format!("is in use by `tasuki run` (process {})", other.id().unwrap());
+    assert!(resumed.code == Some(1) && resumed.err.contains(&holder), "{resumed:?}");
+    let mut cancel = desk.start(&["cancel", &name]);
+    let told = BufReader::new(cancel.stderr.take().unwrap()).lines().next_line().await.unwrap().unwrap();
+    assert!(told.ends_with("it seals the run, if that is the one it works on"), "{told}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
