@@ -9,7 +9,7 @@ use ring::rsa::PublicKeyComponents;
 use ring::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
 use serde_json::{Value, json};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use tokio::net::TcpListener;
 
 const KNOWN: &[u8] = include_bytes!("../data/oidc-known.pk8");
@@ -22,6 +22,8 @@ pub struct Issuer {
     pub jwks: String,
     /// How often they were fetched.
     pub fetched: Arc<AtomicUsize>,
+    /// Set: who asks for its keys waits.
+    pub hangs: Arc<AtomicBool>,
 }
 
 impl Issuer {
@@ -38,20 +40,27 @@ impl Issuer {
     async fn answering(status: u16) -> anyhow::Result<Issuer> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let (jwks, fetched) = (format!("http://{}/certs", listener.local_addr()?), Arc::new(AtomicUsize::new(0)));
-        let count = fetched.clone();
+        let hangs = Arc::new(AtomicBool::new(false));
+        let (count, hang) = (fetched.clone(), hangs.clone());
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let count = count.clone();
+                let (count, hang) = (count.clone(), hang.clone());
                 let service = service_fn(move |_| {
                     count.fetch_add(1, Relaxed);
-                    let reply = hyper::Response::builder().status(status);
-                    async { reply.body(Full::new(Bytes::from(keys().to_string()))) }
+                    let hangs = hang.load(Relaxed);
+                    async move {
+                        if hangs {
+                            std::future::pending::<()>().await;
+                        }
+                        let reply = hyper::Response::builder().status(status);
+                        reply.body(Full::new(Bytes::from(keys().to_string())))
+                    }
                 });
                 let connection = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
                 tokio::spawn(async move { connection.serve_connection(TokioIo::new(stream), service).await.ok() });
             }
         });
-        Ok(Issuer { jwks, fetched })
+        Ok(Issuer { jwks, fetched, hangs })
     }
 }
 

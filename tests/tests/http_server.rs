@@ -2,14 +2,16 @@
 
 use anyhow::Result;
 use async_trait::async_trait;
+use futures::FutureExt;
+use reqwest::header::{AUTHORIZATION, HeaderMap};
 use reqwest::{Client, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tasuki_google::http::{Callers, Server, serve};
+use tasuki_google::http::{Callers, Refused, Server, serve};
 use tasuki_google::settings::{self, Role};
-use tasuki_relay::clock::Clock;
+use tasuki_relay::clock::{Clock, Millis};
 use tasuki_relay::leg::Leg;
 use tasuki_relay::names::Bucket;
 use tasuki_relay::names::RunId;
@@ -223,7 +225,8 @@ async fn only_a_caller_on_the_list_with_a_token_for_this_service_gets_in() -> Re
 #[tokio::test]
 async fn keys_that_cannot_be_fetched_are_not_the_callers_fault() -> Result<()> {
     let nobody = TcpListener::bind("127.0.0.1:0").await?;
-    let issuer = Issuer { jwks: format!("http://{}/certs", nobody.local_addr()?), fetched: Arc::default() };
+    let jwks = format!("http://{}/certs", nobody.local_addr()?);
+    let issuer = Issuer { jwks, fetched: Arc::default(), hangs: Arc::default() };
     drop(nobody);
     let server = Running::start(LONG, Some(&issuer)).await?;
     let good = claims(&format!("https://{}", server.host), CALLER, 3_600);
@@ -232,23 +235,10 @@ async fn keys_that_cannot_be_fetched_are_not_the_callers_fault() -> Result<()> {
     Ok(())
 }
 
-/// Answers nobody, and counts who asks.
-async fn mute() -> Result<(Issuer, tokio::task::JoinHandle<()>)> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let issuer = Issuer { jwks: format!("http://{}/certs", listener.local_addr()?), fetched: Arc::default() };
-    let (count, mut held) = (issuer.fetched.clone(), Vec::new());
-    let listening = tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            count.fetch_add(1, SeqCst);
-            held.push(stream);
-        }
-    });
-    Ok((issuer, listening))
-}
-
 #[tokio::test]
 async fn keys_whose_address_fails_or_hangs_are_asked_for_once_however_many_call() -> Result<()> {
-    let (hangs, _listening) = mute().await?;
+    let hangs = Issuer::start().await?;
+    hangs.hangs.store(true, SeqCst);
     for issuer in [Issuer::failing().await?, hangs] {
         let server = Running::start(LONG, Some(&issuer)).await?;
         let good = claims(&format!("https://{}", server.host), CALLER, 3_600);
@@ -270,6 +260,54 @@ async fn keys_whose_address_fails_or_hangs_are_asked_for_once_however_many_call(
         assert_eq!(issuer.fetched.load(SeqCst), 1);
         assert!(server.leg.events.lock().unwrap().is_empty());
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_key_that_is_known_lets_in_at_once_while_the_keys_address_hangs() -> Result<()> {
+    let (issuer, clock) = (Issuer::start().await?, Clock::starting_at(Millis(0)));
+    let callers = settings::Callers { emails: vec![CALLER.to_owned()], jwks: Some(issuer.jwks.clone()) };
+    let callers = Callers::new(&callers, Client::new(), clock);
+    let good = claims("https://a.run.app", CALLER, 3_600);
+    let bearer = |signed| format!("Bearer {}", token(&good, signed)).parse().map(|value| (AUTHORIZATION, value));
+    let known: HeaderMap = [bearer(Signed::Rightly)?].into_iter().collect();
+    callers.check(&known, "a.run.app").await?;
+    issuer.hangs.store(true, SeqCst);
+    for (fetch, pause) in [(2, 3_601), (3, 21)] {
+        tokio::time::pause();
+        tokio::time::sleep(Duration::from_secs(pause)).await; // 21: a fetch is given up, and the pause after it is over
+        tokio::time::resume();
+        for _ in 0..3 {
+            let checked = callers.check(&known, "a.run.app").now_or_never();
+            assert_eq!(checked, Some(Ok(())), "it waits for the address");
+        }
+        while issuer.fetched.load(SeqCst) < fetch {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    assert_eq!(issuer.fetched.load(SeqCst), 3, "one caller fetches");
+    tokio::time::pause();
+    let unknown: HeaderMap = [bearer(Signed::UnknownKey)?].into_iter().collect();
+    assert_eq!(
+        callers.check(&unknown, "a.run.app").await,
+        Err(Refused::NoKeys),
+        "whose key is not known needs the address"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_a_connection_that_has_said_nothing() -> Result<()> {
+    let server = Running::start(LONG, None).await?;
+    let _silent = TcpStream::connect(&server.host).await?;
+    let mut later = TcpStream::connect(&server.host).await?;
+    later.write_all(b"GET /live HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await?;
+    later.read_to_end(&mut Vec::new()).await?; // the silent one was taken before it
+    tokio::time::pause();
+    let asked = tokio::time::Instant::now();
+    server.stop.cancel();
+    server.served.await??;
+    assert_eq!(asked.elapsed(), Duration::ZERO, "it waited");
     Ok(())
 }
 

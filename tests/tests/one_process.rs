@@ -20,7 +20,7 @@ use tasuki_relay::record::{
     Answer, AnswerLine, Content, Header, Input, Key, Outcome, Plan, ShardLine, Spent, Totals, decode, encode,
 };
 use tasuki_relay::rows::ObjectRows;
-use tasuki_relay::sweep::Sweep;
+use tasuki_relay::sweep::{FIRST_AGE, Sweep};
 use tasuki_splitter::Splitter;
 use tasuki_tests::memory::{MemoryObjects, records::MemoryRecords};
 use tokio::time::{sleep, timeout};
@@ -404,6 +404,33 @@ async fn a_shard_that_was_turned_away_is_due_with_the_next_sweep() {
         assert_eq!(objects.live(Bucket::Answers).len(), sweep);
         sleep(MINUTE / 2).await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_shards_of_a_resumed_run_stay_due_while_there_is_no_room_for_them() {
+    let (clock, objects) = world();
+    let (busy, parked) = (begin(&objects, &run(0), 1).await, run(1));
+    begin(&objects, &parked, 1).await;
+    let marker = names::parked(&parked);
+    put(&objects, Bucket::State, &marker, "enough\n").await;
+    let settings = Settings { shards_admitted: 1, ..Settings::default() };
+    let model = Told::new(|_| (300, answer()));
+    let generator = Generator::new(objects.clone(), model, clock.clone(), Chance::seeded(1), settings);
+    assert_eq!(generator.sweep().await, Ok(0), "it is parked, and the other is young");
+    let at_work = tokio::spawn({
+        let generator = generator.clone();
+        async move { generator.handle(&busy).await }
+    });
+    sleep(MINUTE).await;
+    objects.remove(Bucket::State, &marker, None).await.expect("it is there");
+    for _ in 0..3 {
+        assert_eq!(generator.sweep().await, Ok(0), "it is turned away");
+    }
+    assert_eq!(at_work.await.expect("it does not panic"), Verdict::Done);
+    assert!(clock.now().since(START) < FIRST_AGE, "its age does not make it due");
+    assert_eq!(generator.sweep().await, Ok(1));
+    assert_eq!(objects.live(Bucket::Answers).len(), 2);
+    assert_eq!(generator.due(Sweep::ByAge, None).await.events, []);
 }
 
 /// Runs by name: the sweeps look at them in this order.

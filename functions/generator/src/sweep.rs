@@ -19,7 +19,7 @@ const AT_ONCE: usize = 16;
 pub(crate) struct Memory {
     redriven: Redriven,
     marks: Marks,
-    /// Runs that were seen parked, and whose shards were not all driven since: they are due whatever their age.
+    /// Runs that were seen parked, until a sweep finds none of their shards waiting: till then those are due whatever their age.
     parked: BTreeSet<RunId>,
 }
 
@@ -69,7 +69,8 @@ impl Generator {
         }
         let resumed = self.memory(|memory| memory.parked.contains(run));
         let sweep = if resumed { Sweep::Now } else { sweep };
-        let (prefix, most) = (names::shards(run), due.len() + REDRIVES_MAX);
+        let (prefix, before) = (names::shards(run), due.len());
+        let most = before + REDRIVES_MAX;
         let mut after = Some(names::before(run, self.memory(|memory| memory.marks.first(run))));
         while due.len() < most {
             let shards = self.objects.list(Bucket::Shards, &prefix, after.as_deref(), PAGE).await?;
@@ -91,7 +92,8 @@ impl Generator {
                 break;
             }
         }
-        if due.len() < most {
+        // What is listed may yet be turned away, or the sweep be cut: only a run of which nothing waits has had its turn.
+        if due.len() == before {
             self.memory(|memory| memory.parked.remove(run));
         }
         Ok(())

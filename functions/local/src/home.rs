@@ -11,7 +11,7 @@
 use crate::folder::FolderObjects;
 use crate::model::Answerer;
 use crate::store::{Reader, Store};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use std::fmt;
 use std::fs::{self, File, TryLockError};
 use std::io::{ErrorKind, Read, Seek, Write};
@@ -49,12 +49,19 @@ pub struct Lock(#[expect(dead_code, reason = "held, not read")] File);
 /// Who drives runs in a folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holder {
-    /// run, serve, retry or cancel.
+    /// run, serve, retry, resume or cancel.
     pub command: String,
     /// Its process.
     pub pid: String,
     /// Who answers the rows that it asks about; `None` where it asks about none.
     pub answerer: Option<Answerer>,
+}
+
+impl Holder {
+    /// Whether it drives all runs of the folder, and not only its own.
+    pub fn serves(&self) -> bool {
+        self.command == "serve"
+    }
 }
 
 impl fmt::Display for Holder {
@@ -123,6 +130,11 @@ impl Home {
             Err(TryLockError::WouldBlock) => Some(told(&mut file)),
             Ok(()) | Err(TryLockError::Error(_)) => None,
         })
+    }
+
+    /// Why a command cannot work here now.
+    pub fn in_use(&self, holder: &Holder) -> anyhow::Error {
+        anyhow!("{} is in use by {holder}: wait until it is done, or stop it", self.dir.display())
     }
 
     fn lock_file(&self) -> Result<File> {

@@ -27,7 +27,6 @@ struct Job<'a> {
     site: &'a Deployed,
     pipeline: &'a Pipeline,
     text: &'a str,
-    source: &'a Path,
     suffix: &'static str,
     /// What the user calls it.
     called: String,
@@ -45,25 +44,25 @@ pub(super) async fn run(site: &Deployed, args: cli::Run) -> Result<Exit> {
         site,
         pipeline: &pipeline,
         text: &text,
-        source: &args.input,
         suffix,
         called: args.input.display().to_string(),
         again: args.again,
         json: args.json,
         resume: site.line(&words(&args).each_ref().map(String::as_str)),
     };
-    job.perform().await
+    job.perform(&args.input, Stop::listen().context(NO_SIGNALS)?).await
 }
 
 pub(super) async fn retry(site: &Deployed, args: cli::Retry) -> Result<Exit> {
     let (run, text, pipeline) = retry::parent(site, &args.run).await?;
+    let mut stop = Stop::listen().context(NO_SIGNALS)?;
     if let Some(open) = retry::unfinished(site, &run, &text, Answerer::Gemini).await? {
         let (called, resume) = (format!("failed rows of run {}", run.short()), site.line(&["retry", run.run.as_str()]));
         let report = Report { site, pipeline: &pipeline, called: &called, json: args.json, resume: &resume };
-        return followed(&report, &open, Stop::listen().context(NO_SIGNALS)?).await;
+        return followed(&report, &open, stop).await;
     }
     let file = Temporary::new(site);
-    let called = match retry::failed_rows(site, &run, &pipeline, Answerer::Gemini, &file).await? {
+    let called = match retry::failed_rows(site, &run, &pipeline, Answerer::Gemini, &file, &mut stop).await? {
         Failed::Rows(called) => called,
         Failed::Nothing(why) => return retry::nothing(site, &run, &why, args.json).await,
     };
@@ -71,14 +70,13 @@ pub(super) async fn retry(site: &Deployed, args: cli::Retry) -> Result<Exit> {
         site,
         pipeline: &pipeline,
         text: &text,
-        source: &file.0,
         suffix: ".retry.jsonl",
         called,
         again: args.again,
         json: args.json,
         resume: site.line(&["retry", run.run.as_str()]),
     };
-    job.perform().await
+    job.perform(file, stop).await
 }
 
 /// The suffix of a file that a deployment reads and that is there.
@@ -123,8 +121,8 @@ async fn followed(report: &Report<'_>, run: &Run, stop: Stop) -> Result<Exit> {
 }
 
 impl Job<'_> {
-    async fn perform(self) -> Result<Exit> {
-        let mut stop = Stop::listen().context(NO_SIGNALS)?;
+    /// Uploads the file, gives it up, and follows its run.
+    async fn perform(self, file: impl AsRef<Path>, mut stop: Stop) -> Result<Exit> {
         // A table that cannot take the answers is told before any is paid for.
         if !self.site.books.fits(self.pipeline).await? {
             eprintln!(
@@ -133,9 +131,10 @@ impl Job<'_> {
             );
         }
         let found = tokio::select! {
-            found = self.begin() => found?,
+            found = self.begin(file.as_ref()) => found?,
             () = stop.asked() => bail!("stopped before the file was uploaded: nothing was started"),
         };
+        drop(file); // rows that were made for this are kept no longer than that
         let report = Report {
             site: self.site,
             pipeline: self.pipeline,
@@ -150,8 +149,8 @@ impl Job<'_> {
     }
 
     /// Uploads the file; a finished run of it is replaced by a new one if that was asked for. Returns the run as it stands.
-    async fn begin(&self) -> Result<Run> {
-        let file = LocalFile::read(self.source, self.text.as_bytes()).await;
+    async fn begin(&self, source: &Path) -> Result<Run> {
+        let file = LocalFile::read(source, self.text.as_bytes()).await;
         let file = file.with_context(|| format!("{} cannot be read", self.called))?;
         let found = self.upload(&file, false).await?;
         if self.again && found.is_ended() { self.upload(&file, true).await } else { Ok(found) }

@@ -42,8 +42,12 @@ pub(crate) async fn cancel(dir: &Path, args: cli::Cancel) -> Result<Exit> {
             }
         }
         Err(holder) => {
-            eprintln!("{holder} works in {}: it seals the run", home.dir.display());
+            let which = if holder.serves() { "" } else { ", if that is the one it works on" };
+            eprintln!("{holder} works in {}: it seals the run{which}", home.dir.display());
             wait(&home, &run, (PATIENCE, LOOK_EVERY)).await?;
+            if !holder.serves() && !runs::one(&home, &run.run).await?.is_ended() {
+                eprintln!("it has not sealed this one: give the same command again when it is done");
+            }
         }
     }
     report(&home, &runs::one(&home, &run.run).await?, args.json).await

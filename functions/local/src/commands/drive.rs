@@ -58,16 +58,13 @@ pub(crate) enum End {
 }
 
 impl Job<'_> {
-    pub(crate) async fn perform(self) -> Result<Exit> {
+    pub(crate) async fn perform(self, stop: Stop) -> Result<Exit> {
         rlimit::increase_nofile_limit(u64::MAX).ok(); // fewer connections are then all there is
-        let stop = Stop::listen().context("signals cannot be listened for")?;
         self.tell_of_the_paid_one().await?;
         match self.home.lock(self.command, Some(self.chosen.answerer)).await? {
             Ok(lock) => self.drive(lock, stop).await,
-            Err(holder) if holder.command == "serve" => self.hand_over(holder, stop).await,
-            Err(holder) => {
-                bail!("{} is in use by {holder}: wait until it is done, or stop it", self.home.dir.display())
-            }
+            Err(holder) if holder.serves() => self.hand_over(holder, stop).await,
+            Err(holder) => Err(self.home.in_use(&holder)),
         }
     }
 

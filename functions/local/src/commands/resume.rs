@@ -63,7 +63,7 @@ impl Parked {
     }
 }
 
-/// In the folder: goes on with the run here, or follows who works there.
+/// In the folder: goes on with the run here, or follows who serves there.
 pub(crate) async fn resume(dir: &Path, args: cli::Resume) -> Result<Exit> {
     let home = Home::existing(dir)?;
     let parked = match parked(&home, &args).await? {
@@ -77,6 +77,12 @@ pub(crate) async fn resume(dir: &Path, args: cli::Resume) -> Result<Exit> {
     }
     let stop = Stop::listen().context(NO_SIGNALS)?;
     let lock = home.lock("resume", Some(chosen.answerer)).await?;
+    // Whoever drives only a run of its own would leave this one lying, neither parked nor at work.
+    if let Err(holder) = lock.as_ref()
+        && !holder.serves()
+    {
+        return Err(home.in_use(holder));
+    }
     parked.unmark(&home).await?;
     let started = home.clock.instant();
     let end = match lock {

@@ -8,6 +8,7 @@ use crate::cli;
 use crate::home::Home;
 use crate::model::{self, Answerer};
 use crate::show;
+use crate::signals::Stop;
 use crate::site::Site;
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value, json};
@@ -28,10 +29,11 @@ pub(crate) async fn retry(dir: &Path, args: cli::Retry) -> Result<Exit> {
     let home = Home::existing(dir)?;
     let (run, text, pipeline) = parent(&home, &args.run).await?;
     let chosen = model::choose(pipeline.run.max_in_flight)?;
+    let mut stop = Stop::listen().context("signals cannot be listened for")?;
     let file = Temporary::new(&home);
     let (source, called) = match unfinished(&home, &run, &text, chosen.answerer).await? {
         Some(open) => (home.dir.join("inbox").join(&open.input), open.file),
-        None => match failed_rows(&home, &run, &pipeline, chosen.answerer, &file).await? {
+        None => match failed_rows(&home, &run, &pipeline, chosen.answerer, &file, &mut stop).await? {
             Failed::Rows(called) => (file.0.clone(), called),
             Failed::Nothing(why) => return nothing(&home, &run, &why, args.json).await,
         },
@@ -49,7 +51,7 @@ pub(crate) async fn retry(dir: &Path, args: cli::Retry) -> Result<Exit> {
         again: args.again,
         json: args.json,
     };
-    job.perform().await
+    job.perform(stop).await
 }
 
 /// The ended run, and the pipeline that is stored now.
@@ -73,13 +75,14 @@ pub(crate) enum Failed {
     Nothing(String),
 }
 
-/// Writes the failed rows of the run that can be asked and that no newer run has answered into `file`.
+/// Writes the failed rows of the run that can be asked and that no newer run has answered into `file`, unless it is stopped.
 pub(crate) async fn failed_rows(
     site: &dyn Site,
     run: &Run,
     pipeline: &Pipeline,
     answerer: Answerer,
     file: &Temporary,
+    stop: &mut Stop,
 ) -> Result<Failed> {
     // An answer of the stand-in is none to Gemini.
     let but = (answerer == Answerer::Gemini).then_some(StandIn::MODEL);
@@ -87,7 +90,10 @@ pub(crate) async fn failed_rows(
         Some(row) => site.books().answered_since(pipeline, row, but).await?,
         None => BTreeSet::new(),
     };
-    let rows = write_rows(site, run, &answered, &file.0).await?;
+    let rows = tokio::select! {
+        rows = write_rows(site, run, &answered, &file.0) => rows?,
+        () = stop.asked() => bail!("stopped before the failed rows were read: nothing was started"),
+    };
     Ok(match &run.refused {
         _ if rows > 0 => Failed::Rows(format!("{} of run {}", show::rows(rows, "failed "), run.short())),
         Some(refused) => Failed::Nothing(format!("it was refused: {refused}")),
@@ -204,19 +210,25 @@ fn create_private(file: &Path) -> std::io::Result<File> {
     options.open(file)
 }
 
-/// A file that goes when this does.
+/// A file of rows that goes when this does. A signal that nobody listens for would end the process without that.
 pub(crate) struct Temporary(pub(crate) PathBuf);
 
 impl Temporary {
-    /// One of this process.
+    /// One of this process, in the site's place for it.
     pub(crate) fn new(site: &dyn Site) -> Temporary {
         Temporary(site.scratch().join(format!("retry-{}.jsonl", std::process::id())))
     }
 }
 
+impl AsRef<Path> for Temporary {
+    fn as_ref(&self) -> &Path {
+        &self.0
+    }
+}
+
 impl Drop for Temporary {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0); // what is left is removed a day later
+        let _ = std::fs::remove_file(&self.0); // often it was never made
     }
 }
 

@@ -6,6 +6,7 @@ use crate::cli;
 use crate::home::Home;
 use crate::model;
 use crate::show::line;
+use crate::signals::Stop;
 use anyhow::{Context, Result, bail};
 use std::path::Path;
 use tasuki_relay::clock::Clock;
@@ -33,7 +34,7 @@ pub(crate) async fn run(dir: &Path, args: cli::Run) -> Result<Exit> {
         json: args.json,
         resume: line(dir, &words(&args)),
     };
-    job.perform().await
+    job.perform(Stop::listen().context("signals cannot be listened for")?).await
 }
 
 /// A file and a pipeline that fit.

@@ -45,7 +45,7 @@ pub(crate) async fn serve(dir: &Path, args: cli::Serve) -> Result<Exit> {
     let home = Home::open(dir)?;
     let lock = match home.lock("serve", Some(chosen.answerer)).await? {
         Ok(lock) => lock,
-        Err(holder) => bail!("{} is in use by {holder}: wait until it is done, or stop it", dir.display()),
+        Err(holder) => return Err(home.in_use(&holder)),
     };
     let mut stop = Stop::listen().context("signals cannot be listened for")?;
     let open = to_take_over(&home, chosen.answerer).await?;

@@ -1,6 +1,7 @@
 use super::*;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use tokio::io::{AsyncBufReadExt, BufReader};
 
 async fn slow() -> (Desk, ModelServer) {
     let (desk, server) = Desk::asking(Script::default().latency(Duration::from_millis(500))).await;
@@ -135,6 +136,46 @@ async fn a_retry_reads_rows_that_were_thought_unchanged_from_the_file() {
     let retry = desk.tasuki(&["retry", run, "--json"]).await;
     let told: Value = serde_json::from_str(&retry.out).unwrap();
     assert_eq!((retry.code, &told["rows"]), (Some(0), &1.into()), "{retry:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_that_is_stopped_while_it_reads_the_failed_rows_leaves_none_of_them() {
+    let (desk, _server) = Desk::asking(Script::acting(|_| Act::Blocked("SAFETY".into()))).await;
+    let desk = desk.with_rows(10, "");
+    assert_eq!(desk.run().await.code, Some(2));
+    let run = desk.newest().await["run"].as_str().unwrap().to_owned();
+    let shard = desk.path(&format!(".tasuki/shards/{run}/00000000.ndjson"));
+    fs::remove_file(&shard).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&shard).status().unwrap().success()); // to read it takes for ever
+    let retry = desk.start(&["retry", &run]);
+    let rows = desk.path(&format!(".tasuki/tmp/retry-{}.jsonl", retry.id().unwrap()));
+    until("the file of failed rows", || rows.exists()).await;
+    signal(&retry, "-INT");
+    let stopped = ended(retry).await;
+    assert!(!rows.exists(), "{stopped:?}");
+    assert!(stopped.code == Some(1) && stopped.err.contains("nothing was started"), "{stopped:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_works_on_another_run_is_promised_for_none_that_is_resumed_or_cancelled() {
+    let (desk, server) = slow().await;
+    let run = desk.start(RUN);
+    until_called(&server, 20).await;
+    let name = desk.newest().await["run"].as_str().unwrap().to_owned();
+    let marker = format!(".tasuki/state/control/{name}/parked");
+    desk.write(&marker, "enough\n");
+    assert_eq!(ended(run).await.code, Some(1));
+    desk.write("other.jsonl", lines(1_000..1_400));
+    let calls = server.tally().calls();
+    let other = desk.start(&["run", "other.jsonl", "--pipeline", "p.toml"]);
+    until_called(&server, calls + 1).await;
+    let resumed = desk.tasuki(&["resume", &name]).await;
+    assert!(desk.path(&marker).exists(), "it stays parked: {resumed:?}");
+    let holder = format!("is in use by `tasuki run` (process {})", other.id().unwrap());
+    assert!(resumed.code == Some(1) && resumed.err.contains(&holder), "{resumed:?}");
+    let mut cancel = desk.start(&["cancel", &name]);
+    let told = BufReader::new(cancel.stderr.take().unwrap()).lines().next_line().await.unwrap().unwrap();
+    assert!(told.ends_with("it seals the run, if that is the one it works on"), "{told}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,6 +6,7 @@ use http::{HeaderMap, StatusCode, header};
 use jsonwebtoken::{Algorithm, Validation, decode, decode_header};
 use serde::Deserialize;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use tasuki_relay::clock::Clock;
 
 /// Google's two spellings of itself as the issuer ("OpenID Connect", ID token claims).
@@ -56,7 +57,7 @@ struct Claims {
 /// The wall.
 pub struct Callers {
     emails: BTreeSet<String>,
-    keys: Keys,
+    keys: Arc<Keys>,
 }
 
 impl Callers {

@@ -7,9 +7,10 @@ use jsonwebtoken::signature::{self, Verifier};
 use jsonwebtoken::{Algorithm, DecodingKey, DecodingKeyKind};
 use ring::signature::{RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents};
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tasuki_relay::clock::{Clock, Millis};
-use tokio::sync::Mutex;
+use tokio::sync::Mutex as Turn;
 
 /// Google's public keys ("Verify the Google ID token on your server side").
 const GOOGLE: &str = "https://www.googleapis.com/oauth2/v3/certs";
@@ -37,6 +38,8 @@ pub(super) struct Keys {
     client: reqwest::Client,
     clock: Clock,
     known: Mutex<Known>,
+    /// Had by the one who fetches.
+    turn: Arc<Turn<()>>,
 }
 
 #[derive(Default)]
@@ -48,30 +51,69 @@ struct Known {
     tried: Option<Millis>,
 }
 
+impl Known {
+    fn are_old(&self, now: Millis) -> bool {
+        is_past(self.fetched, FRESH_FOR, now)
+    }
+}
+
+/// Whether so long has gone by since then.
+fn is_past(then: Option<Millis>, time: Duration, now: Millis) -> bool {
+    then.is_none_or(|then| now.since(then) >= time)
+}
+
 impl Keys {
-    pub(super) fn new(address: Option<String>, client: reqwest::Client, clock: Clock) -> Keys {
+    pub(super) fn new(address: Option<String>, client: reqwest::Client, clock: Clock) -> Arc<Keys> {
         install();
-        Keys { address: address.unwrap_or_else(|| GOOGLE.to_owned()), client, clock, known: Mutex::default() }
+        let address = address.unwrap_or_else(|| GOOGLE.to_owned());
+        Arc::new(Keys { address, client, clock, known: Mutex::default(), turn: Arc::default() })
     }
 
-    /// The key of this name. One caller fetches, the others wait for it.
-    pub(super) async fn get(&self, name: &str) -> Result<DecodingKey, NoKey> {
-        let mut known = self.known.lock().await;
-        let now = self.clock.now();
-        let older = |time: Option<Millis>, than| time.is_none_or(|time| now.since(time) >= than);
-        let wanted = !known.keys.contains_key(name) || older(known.fetched, FRESH_FOR);
-        if wanted && older(known.tried, ASKED_AGAIN_AFTER) {
-            known.tried = Some(now); // a caller that goes away meanwhile has tried as well
-            let keys = self.fetch().await;
-            // From its end: who waited for an address that hangs would else begin the next fetch, one after the other.
-            known.tried = Some(self.clock.now());
-            if let Some(keys) = keys {
-                (known.keys, known.fetched) = (keys, known.tried);
+    /// The key of this name. One that is known is there at once, and old ones are fetched anew behind it: an address that
+    /// hangs holds up nobody who needs nothing of it. Of those whose key is not known one fetches, the others wait for it.
+    pub(super) async fn get(self: &Arc<Self>, name: &str) -> Result<DecodingKey, NoKey> {
+        let found = self.known().keys.get(name).cloned();
+        if let Some(key) = found {
+            if self.known().are_old(self.clock.now())
+                && let Ok(turn) = self.turn.clone().try_lock_owned()
+            {
+                let keys = self.clone();
+                tokio::spawn(async move {
+                    keys.refresh().await;
+                    drop(turn);
+                });
             }
+            return Ok(key);
         }
-        // Keys that are known go on to count while their address cannot be reached.
+        let _turn = self.turn.lock().await;
+        if !self.known().keys.contains_key(name) {
+            self.refresh().await;
+        }
+        let known = self.known();
         let missing = if known.fetched == known.tried { NoKey::Unknown } else { NoKey::Unreachable };
         known.keys.get(name).cloned().ok_or(missing)
+    }
+
+    /// Fetches the keys, unless that was just tried. For who has the turn. Those that are known go on to count while their
+    /// address cannot be reached.
+    async fn refresh(&self) {
+        let begun = self.clock.now();
+        if !is_past(self.known().tried, ASKED_AGAIN_AFTER, begun) {
+            return;
+        }
+        self.known().tried = Some(begun); // a caller that goes away meanwhile has tried as well
+        let keys = self.fetch().await;
+        let mut known = self.known();
+        // From its end: who waited for an address that hangs would else begin the next fetch, one after the other.
+        known.tried = Some(self.clock.now());
+        if let Some(keys) = keys {
+            (known.keys, known.fetched) = (keys, known.tried);
+        }
+    }
+
+    /// Held for a look, never over a wait.
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn fetch(&self) -> Option<BTreeMap<String, DecodingKey>> {

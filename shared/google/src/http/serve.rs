@@ -56,6 +56,7 @@ type Reply = Response<Full<Bytes>>;
 
 /// Serves until it is stopped; then takes no more work, lets the leg save what is under way, and returns within 8 s.
 pub async fn serve(listener: TcpListener, server: Server) -> io::Result<()> {
+    let stop = server.stop.clone();
     let server = Arc::new(Shared { sweeping: Semaphore::new(1), server });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN);
@@ -73,7 +74,7 @@ pub async fn serve(listener: TcpListener, server: Server) -> io::Result<()> {
         };
         let (stream, permit) = tokio::select! {
             biased;
-            () = server.server.stop.cancelled() => break,
+            () = stop.cancelled() => break,
             accepted = taken => match accepted {
                 Ok(taken) => taken,
                 Err(error) => {
@@ -89,9 +90,15 @@ pub async fn serve(listener: TcpListener, server: Server) -> io::Result<()> {
             let server = Arc::clone(&server);
             async move { Ok::<_, Infallible>(server.answer(request).await) }
         });
-        let (watcher, builder) = (graceful.watcher(), builder.clone());
+        let (watcher, builder, stop) = (graceful.watcher(), builder.clone(), stop.clone());
         tokio::spawn(async move {
-            if let Ok(Ok(stream)) = timeout(HEAD_WITHIN, first::told(stream)).await {
+            // Who has said nothing is not waited for when the process stops; who has is still served.
+            let told = tokio::select! {
+                biased;
+                told = timeout(HEAD_WITHIN, first::told(stream)) => told,
+                () = stop.cancelled() => return,
+            };
+            if let Ok(Ok(stream)) = told {
                 // A connection that breaks is the caller's to tell: it delivers again.
                 let _ = watcher.watch(builder.serve_connection(TokioIo::new(stream), service)).await;
             }
