@@ -94,8 +94,13 @@ fn working_without_a_claim_pays_twice() {
 fn spending_without_looking_at_the_lease_pays_twice() {
     is_caught(Wrong::LeaseNotRechecked, "I6", |seed| {
         let storm = Storm { from: START, to: START + Duration::from_secs(400), systemic: false };
-        let setup = Setup { storm: Some(storm), rows_per_checkpoint: 1, doubled_percent: 100, ..plain(seed, 5, true) };
-        (setup, (1..30).map(|beat| fault(("generator replace claims", beat), Fault::Fails)).collect())
+        // One shard of more rows than the faults excuse: a call that looks whether the storm is over may be lost with each.
+        let (rows, rows_per_checkpoint) = (40, 1);
+        let mut setup =
+            Setup { storm: Some(storm), rows_per_checkpoint, doubled_percent: 100, ..plain(seed, rows, true) };
+        let of_a_shard = format!("rows_per_shard = {}", draw::ROWS_PER_SHARD);
+        setup.pipeline = setup.pipeline.replace(&of_a_shard, &format!("rows_per_shard = {rows}"));
+        (setup, (1..9).map(|beat| fault(("generator replace claims", beat), Fault::Fails)).collect())
     });
 }
 
