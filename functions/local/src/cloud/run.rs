@@ -123,13 +123,6 @@ async fn followed(report: &Report<'_>, run: &Run, stop: Stop) -> Result<Exit> {
 impl Job<'_> {
     /// Uploads the file, gives it up, and follows its run.
     async fn perform(self, file: impl AsRef<Path>, mut stop: Stop) -> Result<Exit> {
-        // A table that cannot take the answers is told before any is paid for.
-        if !self.site.books.fits(self.pipeline).await? {
-            eprintln!(
-                "table {} is not there, or you have no right to read it: apply what `tasuki schema` writes, or the services wait",
-                self.pipeline.table
-            );
-        }
         let found = tokio::select! {
             found = self.begin(file.as_ref()) => found?,
             () = stop.asked() => bail!("stopped before the file was uploaded: nothing was started"),
@@ -150,6 +143,13 @@ impl Job<'_> {
 
     /// Uploads the file; a finished run of it is replaced by a new one if that was asked for. Returns the run as it stands.
     async fn begin(&self, source: &Path) -> Result<Run> {
+        // A table that cannot take the answers is told before any is paid for.
+        if !self.site.books.fits(self.pipeline).await? {
+            eprintln!(
+                "table {} is not there, or you have no right to read it: apply what `tasuki schema` writes, or the services wait",
+                self.pipeline.table
+            );
+        }
         let file = LocalFile::read(source, self.text.as_bytes()).await;
         let file = file.with_context(|| format!("{} cannot be read", self.called))?;
         let found = self.upload(&file, false).await?;

@@ -86,12 +86,16 @@ pub(crate) async fn failed_rows(
 ) -> Result<Failed> {
     // An answer of the stand-in is none to Gemini.
     let but = (answerer == Answerer::Gemini).then_some(StandIn::MODEL);
-    let answered = match &run.row {
-        Some(row) => site.books().answered_since(pipeline, row, but).await?,
-        None => BTreeSet::new(),
+    let read = async {
+        let answered = match &run.row {
+            Some(row) => site.books().answered_since(pipeline, row, but).await?,
+            None => BTreeSet::new(),
+        };
+        let rows = write_rows(site, run, &answered, &file.0).await?;
+        anyhow::Ok((answered, rows))
     };
-    let rows = tokio::select! {
-        rows = write_rows(site, run, &answered, &file.0) => rows?,
+    let (answered, rows) = tokio::select! {
+        read = read => read?,
         () = stop.asked() => bail!("stopped before the failed rows were read: nothing was started"),
     };
     Ok(match &run.refused {
