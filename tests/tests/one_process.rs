@@ -280,6 +280,36 @@ async fn work_under_way_here_is_not_due_to_the_sweep() {
     assert_eq!(generator.due(Sweep::Now, None).await.events, []);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_resumed_run_stays_due_until_its_shards_are_seen_to() {
+    let (clock, objects) = world();
+    let (resumed, other) = (begin(&objects, &run(1), 5).await, begin(&objects, &run(2), 5).await);
+    let settings = Settings { shards_admitted: 1, ..Settings::default() };
+    let model = Told::new(|_| (50, answer()));
+    let generator = Generator::new(objects.clone(), model, clock, Chance::seeded(1), settings);
+    let due = async || -> Vec<String> {
+        generator.due(Sweep::ByAge, None).await.events.into_iter().map(|event| event.name).collect()
+    };
+    put(&objects, Bucket::State, &names::parked(&run(1)), "").await;
+    assert_eq!(generator.handle(&resumed).await, Verdict::Done, "its event is acknowledged");
+    objects.remove(Bucket::State, &names::parked(&run(1)), None).await.expect("memory");
+
+    let at_work = generator.clone();
+    let work = tokio::spawn(async move { at_work.handle(&other).await });
+    for _ in 0..3 {
+        sleep(Duration::from_secs(15)).await;
+        assert_eq!(due().await, [resumed.name.clone()], "a sweep that is cut before it drives");
+        assert_eq!(generator.sweep().await, Ok(0), "there is no room");
+    }
+    assert_eq!(work.await.unwrap(), Verdict::Done);
+    assert_eq!(generator.sweep().await, Ok(1));
+    assert_eq!(outcomes(&objects), ["ok"; 10]);
+    assert_eq!(due().await, [""; 0]);
+    let next = ShardId { run: run(1), shard: ShardIndex(1) };
+    put(&objects, Bucket::Shards, &next.object(), encode(&header(&run(1), 1, 0), &[] as &[ShardLine])).await;
+    assert_eq!(due().await, [""; 0], "its event brings it: the run is like any other again");
+}
+
 /// Cannot announce this run.
 struct Mute(RunId);
 

@@ -19,7 +19,8 @@ const AT_ONCE: usize = 16;
 pub(crate) struct Memory {
     redriven: Redriven,
     marks: Marks,
-    /// Runs that were seen parked, and whose shards were not all driven since: they are due whatever their age.
+    /// Runs that were seen parked, until a sweep finds that nothing of theirs is due: so long it is due whatever its age, as
+    /// what is listed may be turned away, or not be reached before the sweep is cut.
     parked: BTreeSet<RunId>,
 }
 
@@ -69,7 +70,8 @@ impl Generator {
         }
         let resumed = self.memory(|memory| memory.parked.contains(run));
         let sweep = if resumed { Sweep::Now } else { sweep };
-        let (prefix, most) = (names::shards(run), due.len() + REDRIVES_MAX);
+        let (prefix, before) = (names::shards(run), due.len());
+        let most = before + REDRIVES_MAX;
         let mut after = Some(names::before(run, self.memory(|memory| memory.marks.first(run))));
         while due.len() < most {
             let shards = self.objects.list(Bucket::Shards, &prefix, after.as_deref(), PAGE).await?;
@@ -91,7 +93,7 @@ impl Generator {
                 break;
             }
         }
-        if due.len() < most {
+        if due.len() == before {
             self.memory(|memory| memory.parked.remove(run));
         }
         Ok(())
