@@ -298,7 +298,7 @@ async fn a_resumed_run_stays_due_until_its_shards_are_seen_to() {
     let work = tokio::spawn(async move { at_work.handle(&other).await });
     for _ in 0..3 {
         sleep(Duration::from_secs(15)).await;
-        assert_eq!(due().await, [resumed.name.clone()], "a sweep that is cut before it drives");
+        assert_eq!(due().await, [resumed.name.as_str()], "a sweep that is cut before it drives");
         assert_eq!(generator.sweep().await, Ok(0), "there is no room");
     }
     assert_eq!(work.await.unwrap(), Verdict::Done);

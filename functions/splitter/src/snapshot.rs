@@ -68,7 +68,7 @@ impl Splitter {
                 Taking::Ready { snapshot, bytes } => return Ok((snapshot, bytes)),
                 Taking::Pending => return Err(Why::Unconfirmed("the snapshot's job is at work".into()).into()),
                 Taking::Failed { reason, .. } if attempt == SNAPSHOT_ATTEMPTS_MAX => {
-                    let why = format!("BigQuery failed {attempt} times to take the snapshot, at last with {reason}");
+                    let why = format!("the snapshot took {attempt} jobs, of which the last failed with {reason}");
                     return Err(Ended::Refused(format!("{why}: drop the file again later")));
                 }
                 Taking::Failed { ended, reason } if self.clock.now() < ended + AGAIN * (1 << (attempt - 1)) => {
