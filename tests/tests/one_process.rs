@@ -280,6 +280,36 @@ async fn work_under_way_here_is_not_due_to_the_sweep() {
     assert_eq!(generator.due(Sweep::Now, None).await.events, []);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_resumed_run_stays_due_until_its_shards_are_seen_to() {
+    let (clock, objects) = world();
+    let (resumed, other) = (begin(&objects, &run(1), 5).await, begin(&objects, &run(2), 5).await);
+    let settings = Settings { shards_admitted: 1, ..Settings::default() };
+    let model = Told::new(|_| (50, answer()));
+    let generator = Generator::new(objects.clone(), model, clock, Chance::seeded(1), settings);
+    let due = async || -> Vec<String> {
+        generator.due(Sweep::ByAge, None).await.events.into_iter().map(|event| event.name).collect()
+    };
+    put(&objects, Bucket::State, &names::parked(&run(1)), "").await;
+    assert_eq!(generator.handle(&resumed).await, Verdict::Done, "its event is acknowledged");
+    objects.remove(Bucket::State, &names::parked(&run(1)), None).await.expect("memory");
+
+    let at_work = generator.clone();
+    let work = tokio::spawn(async move { at_work.handle(&other).await });
+    for _ in 0..3 {
+        sleep(Duration::from_secs(15)).await;
+        assert_eq!(due().await, [resumed.name.as_str()], "a sweep that is cut before it drives");
+        assert_eq!(generator.sweep().await, Ok(0), "there is no room");
+    }
+    assert_eq!(work.await.unwrap(), Verdict::Done);
+    assert_eq!(generator.sweep().await, Ok(1));
+    assert_eq!(outcomes(&objects), ["ok"; 10]);
+    assert_eq!(due().await, [""; 0]);
+    let next = ShardId { run: run(1), shard: ShardIndex(1) };
+    put(&objects, Bucket::Shards, &next.object(), encode(&header(&run(1), 1, 0), &[] as &[ShardLine])).await;
+    assert_eq!(due().await, [""; 0], "its event brings it: the run is like any other again");
+}
+
 /// Cannot announce this run.
 struct Mute(RunId);
 
@@ -404,33 +434,6 @@ async fn a_shard_that_was_turned_away_is_due_with_the_next_sweep() {
         assert_eq!(objects.live(Bucket::Answers).len(), sweep);
         sleep(MINUTE / 2).await;
     }
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_shards_of_a_resumed_run_stay_due_while_there_is_no_room_for_them() {
-    let (clock, objects) = world();
-    let (busy, parked) = (begin(&objects, &run(0), 1).await, run(1));
-    begin(&objects, &parked, 1).await;
-    let marker = names::parked(&parked);
-    put(&objects, Bucket::State, &marker, "enough\n").await;
-    let settings = Settings { shards_admitted: 1, ..Settings::default() };
-    let model = Told::new(|_| (300, answer()));
-    let generator = Generator::new(objects.clone(), model, clock.clone(), Chance::seeded(1), settings);
-    assert_eq!(generator.sweep().await, Ok(0), "it is parked, and the other is young");
-    let at_work = tokio::spawn({
-        let generator = generator.clone();
-        async move { generator.handle(&busy).await }
-    });
-    sleep(MINUTE).await;
-    objects.remove(Bucket::State, &marker, None).await.expect("it is there");
-    for _ in 0..3 {
-        assert_eq!(generator.sweep().await, Ok(0), "it is turned away");
-    }
-    assert_eq!(at_work.await.expect("it does not panic"), Verdict::Done);
-    assert!(clock.now().since(START) < FIRST_AGE, "its age does not make it due");
-    assert_eq!(generator.sweep().await, Ok(1));
-    assert_eq!(objects.live(Bucket::Answers).len(), 2);
-    assert_eq!(generator.due(Sweep::ByAge, None).await.events, []);
 }
 
 /// Runs by name: the sweeps look at them in this order.

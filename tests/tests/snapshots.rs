@@ -491,6 +491,32 @@ async fn a_cut_that_fails_is_made_again_from_the_same_rows() {
     assert_eq!(again, [(1, None, 1), (2, Some(1), 33), (3, Some(1), 33)]);
 }
 
+/// The cut's job is refused, or fails until no other is started; or the snapshot itself took all jobs.
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_that_cannot_be_cut_again_is_taken_as_it_is() {
+    let (taken, fails) = (Act::Takes(Duration::ZERO), Act::Fails("backendError"));
+    let failing = |times| vec![fails.clone(); times];
+    for (script, whole, jobs) in [
+        (vec![taken.clone(), Act::Refused("bytesBilledLimitExceeded")], 1, 2),
+        ([vec![taken.clone()], failing(9)].concat(), 1, 5),
+        ([failing(3), vec![taken.clone()], failing(9)].concat(), 4, 5),
+        ([failing(4), vec![taken]].concat(), 5, 5),
+    ] {
+        let (world, rows) = (World::new(10, "").await, distinct(100));
+        let mut snapshots = MemorySnapshots::new(world.clock.clone(), rows.clone(), "id", 1).script(script);
+        snapshots.bytes = Some(PART_BYTES_MAX + 1);
+        let splitter = world.splitter(1, snapshots.clone());
+        while splitter.handle(&world.event).await != Verdict::Done {
+            sleep(MINUTE).await;
+        }
+        world.check(&rows);
+        let recorded = world.state(&names::snapshot(&world.run())).await.expect("a record");
+        let recorded: Snapshot = serde_json::from_slice(&recorded).expect("plain data");
+        assert_eq!(recorded.job, names::snapshot_job(&world.run(), whole));
+        assert_eq!((recorded.rows.len(), snapshots.jobs().len()), (1, jobs));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn rows_that_do_not_fit_into_memory_at_once_are_read_in_smaller_pieces() {
     for fit in [1, 7, 99, 100, 101] {

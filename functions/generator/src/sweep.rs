@@ -19,7 +19,8 @@ const AT_ONCE: usize = 16;
 pub(crate) struct Memory {
     redriven: Redriven,
     marks: Marks,
-    /// Runs that were seen parked, until a sweep finds none of their shards waiting: till then those are due whatever their age.
+    /// Runs that were seen parked, until a sweep finds that nothing of theirs is due: so long it is due whatever its age, as
+    /// what is listed may be turned away, or not be reached before the sweep is cut.
     parked: BTreeSet<RunId>,
 }
 
@@ -92,7 +93,6 @@ impl Generator {
                 break;
             }
         }
-        // What is listed may yet be turned away, or the sweep be cut: only a run of which nothing waits has had its turn.
         if due.len() == before {
             self.memory(|memory| memory.parked.remove(run));
         }

@@ -4,7 +4,8 @@ use crate::Splitter;
 use crate::split::{Ended, pipeline_of};
 use std::time::Duration;
 use tasuki_relay::limits::{
-    PART_BYTES_AIMED, PART_BYTES_MAX, PART_ROWS_AIMED, PART_ROWS_MAX, PARTS_MAX, SHARDS_MAX, SNAPSHOT_ATTEMPTS_MAX,
+    FILE_ROWS_MAX, PART_BYTES_AIMED, PART_BYTES_MAX, PART_ROWS_AIMED, PART_ROWS_MAX, PARTS_MAX, SHARDS_MAX,
+    SNAPSHOT_ATTEMPTS_MAX,
 };
 use tasuki_relay::names::{self, Bucket, RunId, ShardIndex};
 use tasuki_relay::ports::{Order, Taking, Why};
@@ -46,25 +47,28 @@ impl Splitter {
             parts: scan.parts,
             key: pipeline_of(plan)?.key,
         };
-        let mut source_time = None;
-        loop {
+        let (whole, bytes) = self.take(&mut order).await?;
+        let rows = whole.rows.iter().sum();
+        let snapshot = match parts_for(rows, bytes, order.parts).map_err(Ended::Refused)? {
+            Some(parts) => {
+                tracing::info!(run = %plan.run, rows, bytes, parts, "the snapshot is cut again, into {parts} parts");
+                let cut = Order { attempt: order.attempt + 1, again: Some(order.attempt), parts, ..order };
+                self.cut_again(whole, cut).await?
+            }
+            None => whole,
+        };
+        self.record_snapshot(snapshot, plan, scan).await
+    }
+
+    /// Gives jobs for the order, one after the other failed, until one has the snapshot. Tells its bytes, too.
+    async fn take(&self, order: &mut Order) -> Result<(Snapshot, u64), Ended> {
+        while order.attempt <= SNAPSHOT_ATTEMPTS_MAX {
             let attempt = order.attempt;
-            match self.wait_for(&order).await? {
-                Taking::Ready { mut snapshot, bytes } => {
-                    // Cut again, the rows stay as old as they are.
-                    snapshot.source_time = *source_time.get_or_insert(snapshot.source_time);
-                    let rows = snapshot.rows.iter().sum();
-                    match parts_for(rows, bytes, order.parts).map_err(Ended::Refused)? {
-                        Some(parts) if order.again.is_none() => {
-                            tracing::info!(run = %plan.run, rows, bytes, parts, "the snapshot is cut again, into {parts} parts");
-                            order = Order { attempt: attempt + 1, again: Some(attempt), parts, ..order };
-                        }
-                        _ => return self.record_snapshot(snapshot, plan, scan).await,
-                    }
-                }
+            match self.wait_for(order).await? {
+                Taking::Ready { snapshot, bytes } => return Ok((snapshot, bytes)),
                 Taking::Pending => return Err(Why::Unconfirmed("the snapshot's job is at work".into()).into()),
-                Taking::Failed { reason, .. } if attempt >= SNAPSHOT_ATTEMPTS_MAX => {
-                    let why = format!("BigQuery failed {attempt} times to take the snapshot, at last with {reason}");
+                Taking::Failed { reason, .. } if attempt == SNAPSHOT_ATTEMPTS_MAX => {
+                    let why = format!("the snapshot took {attempt} jobs, of which the last failed with {reason}");
                     return Err(Ended::Refused(format!("{why}: drop the file again later")));
                 }
                 Taking::Failed { ended, reason } if self.clock.now() < ended + AGAIN * (1 << (attempt - 1)) => {
@@ -72,6 +76,21 @@ impl Splitter {
                 }
                 Taking::Failed { .. } => order.attempt += 1,
             }
+        }
+        let why = format!("the snapshot took {SNAPSHOT_ATTEMPTS_MAX} jobs, and no other is started to cut it again");
+        Err(Ended::Refused(format!("{why}: drop the file again later")))
+    }
+
+    /// The same rows, as old as they are, in other parts. Where BigQuery does not cut them again they are taken as they lie: they
+    /// are paid for, and large parts only take longer, unless the keys of one do not fit into memory.
+    async fn cut_again(&self, whole: Snapshot, mut order: Order) -> Result<Snapshot, Ended> {
+        match self.take(&mut order).await {
+            Ok((cut, _)) => Ok(Snapshot { source_time: whole.source_time, ..cut }),
+            Err(Ended::Refused(why)) if whole.rows.iter().all(|rows| *rows <= FILE_ROWS_MAX) => {
+                tracing::warn!(run = %whole.run, "the snapshot is not cut again, its parts stay large: {why}");
+                Ok(whole)
+            }
+            Err(ended) => Err(ended),
         }
     }
 

@@ -91,7 +91,9 @@ impl Platform {
 
     /// The store of the loader.
     pub async fn records(&self) -> Result<Arc<dyn Records>, StartError> {
-        Ok(Arc::new(self.store().await?))
+        let database = self.settings.database.as_deref().unwrap_or_default();
+        let store = self.store(self.settings.concurrency).await;
+        Ok(Arc::new(store.map_err(|error| StartError(format!("{database}: {error}")))?))
     }
 
     /// The store of a splitter, connected when it is first asked.
@@ -99,12 +101,10 @@ impl Platform {
         Arc::new(LateStore { platform: self.clone(), store: OnceCell::new() })
     }
 
-    async fn store(&self) -> Result<SpannerRecords, StartError> {
+    async fn store(&self, transactions_at_once: usize) -> Result<SpannerRecords, RecordsError> {
+        let endpoint = self.endpoint("SPANNER_EMULATOR_HOST").map_err(|error| RecordsError::Systemic(error.0))?;
         let database = self.settings.database.as_deref().unwrap_or_default();
-        let endpoint = self.endpoint("SPANNER_EMULATOR_HOST")?;
-        let (at_once, role) = (self.settings.concurrency, self.settings.database_role.as_deref());
-        let store = SpannerRecords::connect(database, endpoint, at_once, role).await;
-        store.map_err(|error| StartError(format!("{database}: {error}")))
+        SpannerRecords::connect(database, endpoint, transactions_at_once, self.settings.database_role.as_deref()).await
     }
 
     /// Where the end of a run is announced.
@@ -257,8 +257,7 @@ impl Fingerprints for LateStore {
         if self.platform.settings.database.is_none() {
             return Err(RecordsError::Systemic(NO_STORE.to_owned()));
         }
-        let away = |error: StartError| RecordsError::Unknown(error.0);
-        let store = self.store.get_or_try_init(|| self.platform.store()).await.map_err(away)?;
+        let store = self.store.get_or_try_init(|| self.platform.store(1)).await?; // it only reads
         store.fingerprints(pipeline, keys).await
     }
 }

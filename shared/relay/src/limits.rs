@@ -18,7 +18,8 @@ pub const GZIP_RATIO_MAX: u64 = 200;
 pub const GZIP_RATIO_FROM_BYTES: u64 = 16 << 20;
 /// Most bytes that a file may decompress to: 20 million rows of 10 KB.
 pub const FILE_BYTES_MAX: u64 = 200 << 30;
-/// Most rows of one file: their key hashes (16 bytes each, about 1 GB with the set's overhead) must fit in memory.
+/// Most rows of one file, or of a part that cannot be cut again: their key hashes (16 bytes each, about 1 GB with the set's
+/// overhead) must fit in memory.
 pub const FILE_ROWS_MAX: u64 = 20_000_000;
 /// Rows whose columns are looked at before a run starts (a column absent from all of them refuses the run).
 pub const ROWS_SCOUTED: u64 = 1_000;
@@ -46,5 +47,6 @@ pub const PART_ROWS_AT_ONCE: u64 = 50_000;
 pub const PART_BYTES_AT_ONCE: u64 = 32 << 20;
 /// Most shards of a run: a name has eight digits, and the last two numbers are not shards of rows.
 pub const SHARDS_MAX: u64 = 99_999_998;
-/// Jobs that may be started for one snapshot: each only after the one before it failed for a reason that passes.
+/// Jobs that may be started for one snapshot: each only after the one before it failed for a reason that passes, or to cut into
+/// more parts what it took. The last one is not cut again.
 pub const SNAPSHOT_ATTEMPTS_MAX: u32 = 5;

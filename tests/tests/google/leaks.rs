@@ -4,23 +4,55 @@
 use crate::end_to_end::EMULATORS;
 use crate::records::COMMIT;
 use anyhow::{Context, Result, ensure};
+use data_encoding::{BASE64, BASE64URL_NOPAD};
 use libtest_mimic::Trial;
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::time::Duration;
 use tasuki_tests::collector::Collector;
 use tasuki_tests::deployment::{CALLER, Delivery, Deployment, Setup};
-use tasuki_tests::emulators::trial;
+use tasuki_tests::emulators::{Needs, trial};
 use tasuki_tests::model_server::{Act, CallInfo, Script};
 use tasuki_tests::oidc::{Signed, claims, token};
 use tasuki_tests::storage_server::{Fault, On, Op};
 
-/// In every row and every answer; and as base64 and percent-encoding would have it, it is the same.
+/// In every row and every answer; percent-encoding leaves it as it is, base64 does not: see [`in_base64`].
 const CANARY: &str = "canary4c81e0";
 const LOOK: Duration = Duration::from_millis(50);
 
 pub fn trials() -> Vec<Trial> {
-    vec![trial("no_text_of_rows_prompts_or_answers_leaves_the_buckets_and_the_store", EMULATORS, nothing_leaks)]
+    vec![
+        trial("no_text_of_rows_prompts_or_answers_leaves_the_buckets_and_the_store", EMULATORS, nothing_leaks),
+        trial("a_text_is_found_in_base64_wherever_it_stands", &[Needs::Nothing], || async { base64_is_seen_through() }),
+    ]
+}
+
+/// What of a text is in the base64 of whatever contains it: three forms, by its position among groups of three bytes. The
+/// digits at its ends that hold bits of its neighbours are left out.
+fn in_base64(text: &str) -> [String; 3] {
+    [0, 1, 2].map(|before: usize| {
+        let whole = BASE64.encode(format!("{}{text}", "\0".repeat(before)).as_bytes());
+        whole[(before * 8).div_ceil(6)..(before + text.len()) * 8 / 6].to_owned()
+    })
+}
+
+/// Where the canary stands in a text, as it is or in base64, with what stands before it.
+fn shown(text: &str) -> Option<&str> {
+    let forms = [CANARY.to_owned()].into_iter().chain(in_base64(CANARY));
+    let (at, length) = forms.filter_map(|form| Some((text.find(&form)?, form.len()))).min()?;
+    Some(&text[text.floor_char_boundary(at.saturating_sub(600))..at + length])
+}
+
+fn base64_is_seen_through() -> Result<()> {
+    for (before, after) in (0..6).flat_map(|before| (0..6).map(move |after| (before, after))) {
+        let text = format!("{}{CANARY}{}", "\u{7f}".repeat(before), "\u{7f}".repeat(after));
+        for base64 in [BASE64, BASE64URL_NOPAD] {
+            let encoded = base64.encode(text.as_bytes());
+            ensure!(shown(&encoded).is_some(), "{before} bytes before and {after} after it: {encoded}");
+        }
+    }
+    ensure!(shown(&BASE64.encode(b"another4c81e0")).is_none());
+    Ok(())
 }
 
 /// Rows whose texts say what becomes of them.
@@ -127,8 +159,7 @@ async fn nothing_leaks() -> Result<()> {
     ensure!(exported.iter().any(|(path, _)| path == "/v1/traces"), "no spans were exported");
     said.extend(exported.iter().map(|(path, body)| (path.clone(), String::from_utf8_lossy(body).into_owned())));
     for (whose, text) in &said {
-        let shown =
-            text.find(CANARY).map(|at| &text[text.floor_char_boundary(at.saturating_sub(600))..(at + CANARY.len())]);
+        let shown = shown(text);
         ensure!(shown.is_none(), "{whose} tells: {}", shown.unwrap_or_default());
         ensure!(!text.contains("panicked"), "{whose} panicked");
     }

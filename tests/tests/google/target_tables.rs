@@ -4,6 +4,10 @@ use crate::records::{AT_ONCE, S0, count, make, open, with_table};
 use anyhow::{Result, bail, ensure};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
+use std::sync::Arc;
+use tasuki_google::service::Platform;
+use tasuki_google::settings::{self, Role};
+use tasuki_relay::clock::{Chance, Clock};
 use tasuki_relay::ddl;
 use tasuki_relay::pipeline::{KeyType, Pipeline, ValueType};
 use tasuki_relay::ports::{Fingerprints, Loaded, Records, RecordsError};
@@ -18,6 +22,7 @@ pub fn trials() -> Vec<Trial> {
         trial("rows_that_breach_a_constraint_are_all_named", &[Spanner], rows_that_breach_a_constraint_are_all_named),
         trial("a_value_that_does_not_fit_is_rejected", &[Spanner], a_value_that_does_not_fit_is_rejected),
         trial("a_table_that_does_not_fit_is_systemic", &[Spanner], a_table_that_does_not_fit_is_systemic),
+        trial("a_database_that_is_absent_is_systemic_to_the_splitter", &[Spanner], an_absent_database_is_systemic),
         trial("a_loaded_part_stays_loaded_without_its_table", &[Spanner], a_loaded_part_stays_loaded_without_its_table),
         trial("a_users_indexes_count_as_mutations", &[Spanner], a_users_indexes_count_as_mutations),
         trial("answers_are_stored_as_what_they_are", &[Spanner], answers_are_stored_as_what_they_are),
@@ -98,6 +103,27 @@ async fn a_value_that_does_not_fit_is_rejected() -> Result<()> {
     let rejected = [1, 2].map(|ordinal| (ordinal, "DATATYPE".to_owned()));
     ensure!(loaded == Err(RecordsError::Rejected(rejected.to_vec())), "{loaded:?}");
     ensure!(count(&database, "Ledger").await? == 0 && count(&database, "Runs").await? == 0);
+    Ok(())
+}
+
+/// The splitter opens the store when it first asks: what is wrong then stops it as it stops the loader.
+async fn an_absent_database_is_systemic() -> Result<()> {
+    let database = Database::fresh(Needs::Spanner).await?;
+    let variables = [
+        ("TASUKI_INBOX_BUCKET", "inbox"),
+        ("TASUKI_SHARDS_BUCKET", "shards"),
+        ("TASUKI_ANSWERS_BUCKET", "answers"),
+        ("TASUKI_STATE_BUCKET", "state"),
+        ("TASUKI_SPANNER_DATABASE", &format!("{}-absent", database.name)),
+        ("TASUKI_OIDC_EMAILS", "caller@example.com"),
+        ("GOOGLE_CLOUD_PROJECT", "tasuki-test"),
+        ("SPANNER_EMULATOR_HOST", &database.host),
+    ];
+    let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let settings = settings::read(Role::Splitter, variables)?;
+    let platform = Arc::new(Platform { settings, clock: Clock::system(), chance: Chance::seeded(1) });
+    let mend = systemic(platform.stored().fingerprints(&pipeline("themes"), &[Key::Integer(1)]).await)?;
+    ensure!(mend.contains("NOT_FOUND") && mend.contains("infra/schema"), "{mend}");
     Ok(())
 }
 
