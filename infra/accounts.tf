@@ -33,9 +33,11 @@ locals {
 
   # Only what exists for projects alone.
   project_roles = merge(
+    var.agents.project ? {
+      "Eventarc may make its subscriptions" = { role = "roles/eventarc.serviceAgent", member = local.agent["eventarc"] }
+      "Storage may tell Eventarc's topics"  = { role = "roles/pubsub.publisher", member = local.agent["storage"] }
+    } : {},
     {
-      "Eventarc may make its subscriptions"   = { role = "roles/eventarc.serviceAgent", member = google_project_service_identity.agent["eventarc.googleapis.com"].member }
-      "Storage may tell Eventarc's topics"    = { role = "roles/pubsub.publisher", member = data.google_storage_project_service_account.agent.member }
       "the trigger's account may take events" = { role = "roles/eventarc.eventReceiver", member = local.member["trigger"] }
       "the generator may ask models"          = { role = local.custom_role["predict"], member = local.member["generator"] }
     },
@@ -58,10 +60,20 @@ resource "google_service_account" "account" {
   depends_on   = [time_sleep.apis]
 }
 
+# Its ID ends the names of our own roles. IAM keeps a deleted role's name for 37 days, and gives it back in the first 7 only: without
+# this a second apply could be refused for a month.
+resource "terraform_data" "roles" {
+  triggers_replace = var.project_id
+}
+
+locals {
+  role_suffix = substr(terraform_data.roles.id, 0, 8)
+}
+
 resource "google_project_iam_custom_role" "role" {
   for_each = local.custom_roles
 
-  role_id     = "${local.role_prefix}_${each.key}"
+  role_id     = "${local.role_prefix}_${each.key}_${local.role_suffix}"
   title       = "${var.prefix}: ${each.value.title}"
   permissions = each.value.permissions
   depends_on  = [time_sleep.apis]

@@ -21,6 +21,7 @@ locals {
     ],
     var.network == null ? [] : ["compute.googleapis.com"],
     var.kms_key == null ? [] : ["cloudkms.googleapis.com"],
+    var.budget == null ? [] : ["billingbudgets.googleapis.com"],
   ))
 
   # A new project has these agents only after the first use of their service, and roles are given to them before that.
@@ -55,6 +56,37 @@ resource "google_project_service_identity" "agent" {
 # Reading this makes Cloud Storage's agent, which google_project_service_identity does not know.
 data "google_storage_project_service_account" "agent" {
   depends_on = [time_sleep.apis]
+}
+
+# Reading this makes BigQuery's agent.
+data "google_bigquery_default_service_account" "agent" {
+  count = var.kms_key == null ? 0 : 1
+
+  depends_on = [time_sleep.apis]
+}
+
+# What was read, kept. One more API makes Terraform put off reading until the apply; a member that is not known until then would have
+# its role taken away and given again, with events lost in between.
+resource "terraform_data" "agent" {
+  for_each = merge(
+    { storage = data.google_storage_project_service_account.agent.member },
+    var.kms_key == null ? {} : { bigquery = data.google_bigquery_default_service_account.agent[0].member },
+  )
+
+  input            = each.value
+  triggers_replace = var.project_id
+
+  lifecycle {
+    ignore_changes = [input]
+  }
+}
+
+locals {
+  # Service of Google → the member that it works as.
+  agent = merge(
+    { for service, identity in google_project_service_identity.agent : split(".", service)[0] => identity.member },
+    { for service, kept in terraform_data.agent : service => kept.output },
+  )
 }
 
 # IAM takes a while until every place knows a new role: Eventarc looks at two agents' roles when a trigger is made, and the

@@ -114,8 +114,9 @@ locals {
     { who = "loader", does = "views", bucket = "state", prefixes = ["plans/", "control/"] },
     { who = "loader", does = "uses", bucket = "state", prefixes = ["open/"] },
 
-    { who = "operator", does = "creates", bucket = "inbox", prefixes = [] },
-    { who = "operator", does = "views", bucket = "inbox", prefixes = [] },
+    # More than the protocol's "creator on inbox" (9): whose run was refused mends the file and drops it again, and `tasuki run --again`
+    # overwrites. The inbox has versions.
+    { who = "operator", does = "uses", bucket = "inbox", prefixes = [] },
     { who = "operator", does = "views", bucket = "shards", prefixes = [] },
     { who = "operator", does = "views", bucket = "answers", prefixes = [] },
     { who = "operator", does = "views", bucket = "state", prefixes = [] },

@@ -8,13 +8,6 @@ provider "google" {
   user_project_override = true
 }
 
-resource "google_project_service" "budgets" {
-  count = var.budget == null ? 0 : 1
-
-  service            = "billingbudgets.googleapis.com"
-  disable_on_destroy = false
-}
-
 data "google_project" "this" {
   count = var.budget == null ? 0 : 1
 
@@ -48,5 +41,5 @@ resource "google_billing_budget" "monthly" {
     monitoring_notification_channels = slice(local.channels, 0, min(length(local.channels), 5))
   }
 
-  depends_on = [google_project_service.budgets, time_sleep.apis]
+  depends_on = [time_sleep.apis]
 }

@@ -60,7 +60,7 @@ resource "google_pubsub_subscription" "dead" {
 resource "google_pubsub_topic_iam_member" "dead" {
   topic  = google_pubsub_topic.dead.name
   role   = "roles/pubsub.publisher"
-  member = google_project_service_identity.agent["pubsub.googleapis.com"].member
+  member = local.agent["pubsub"]
 }
 
 # Who moves an event to the dead letters must take it off the subscription where it was.
@@ -69,7 +69,7 @@ resource "google_pubsub_subscription_iam_member" "dead" {
 
   subscription = local.eventarc_subscription[each.key]
   role         = "roles/pubsub.subscriber"
-  member       = google_project_service_identity.agent["pubsub.googleapis.com"].member
+  member       = local.agent["pubsub"]
 }
 
 # The operator reads dead letters and takes them off, and looks at how events are delivered.
@@ -81,10 +81,11 @@ resource "google_pubsub_subscription_iam_member" "operator" {
   member       = each.key
 }
 
+# A subscriber may pull, but not look at the subscription.
 resource "google_pubsub_subscription_iam_member" "operator_looks" {
-  for_each = { for pair in setproduct(keys(local.hops), var.operators) : join(" ", pair) => { hop = pair[0], member = pair[1] } }
+  for_each = { for pair in setproduct(concat(keys(local.hops), ["dead"]), var.operators) : join(" ", pair) => { of = pair[0], member = pair[1] } }
 
-  subscription = local.eventarc_subscription[each.value.hop]
+  subscription = each.value.of == "dead" ? google_pubsub_subscription.dead.name : local.eventarc_subscription[each.value.of]
   role         = "roles/pubsub.viewer"
   member       = each.value.member
 }
@@ -112,7 +113,8 @@ resource "terraform_data" "delivery" {
   triggers_replace = local.delivery[each.key]
 
   provisioner "local-exec" {
-    command = "curl --fail-with-body --silent --show-error --retry 5 --retry-all-errors -X PATCH -H \"Authorization: Bearer $TOKEN\" -H 'Content-Type: application/json' -d \"$BODY\" \"$URL\""
+    # The token goes through a pipe: everybody on this machine may list a command's arguments.
+    command = "printf 'Authorization: Bearer %s' \"$TOKEN\" | curl --fail-with-body --silent --show-error --retry 5 --retry-all-errors -X PATCH -H @- -H 'Content-Type: application/json' -d \"$BODY\" \"$URL\""
     environment = {
       TOKEN = ephemeral.google_client_config.me.access_token
       URL   = "https://pubsub.googleapis.com/v1/${local.eventarc_subscription[each.key]}"
@@ -142,5 +144,13 @@ check "delivery" {
       try(subscription.dead_letter_policy[0].max_delivery_attempts, 0) == var.delivery.max_delivery_attempts
     ])
     error_message = "A subscription of Eventarc lost its delivery settings. Put them back: terraform apply -replace='terraform_data.delivery[\"splitter\"]' -replace='terraform_data.delivery[\"generator\"]' -replace='terraform_data.delivery[\"loader\"]'."
+  }
+  # A service refuses a token that was made out to another address. Without an audience Pub/Sub names the whole endpoint.
+  assert {
+    condition = alltrue([for service, subscription in data.google_pubsub_subscription.delivery : try(
+      regex("^https://[^/?#]+", coalesce(subscription.push_config[0].oidc_token[0].audience, subscription.push_config[0].push_endpoint)) ==
+      regex("^https://[^/?#]+", subscription.push_config[0].push_endpoint), false
+    )])
+    error_message = "A subscription of Eventarc calls one address with a token for another, or without one: the service answers 403. Make the triggers anew: terraform apply -replace='google_eventarc_trigger.hop[\"splitter\"]' -replace='google_eventarc_trigger.hop[\"generator\"]' -replace='google_eventarc_trigger.hop[\"loader\"]'."
   }
 }

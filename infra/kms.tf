@@ -1,22 +1,7 @@
 # One key for everything that is kept. Each service of Google that keeps something must be allowed to use it.
 
 locals {
-  kms_users = var.kms_key == null ? {} : {
-    storage          = data.google_storage_project_service_account.agent.member
-    bigquery         = data.google_bigquery_default_service_account.agent[0].member
-    pubsub           = google_project_service_identity.agent["pubsub.googleapis.com"].member
-    eventarc         = google_project_service_identity.agent["eventarc.googleapis.com"].member
-    artifactregistry = google_project_service_identity.agent["artifactregistry.googleapis.com"].member
-    run              = google_project_service_identity.agent["run.googleapis.com"].member
-    spanner          = google_project_service_identity.agent["spanner.googleapis.com"].member
-  }
-}
-
-# Reading this makes BigQuery's agent.
-data "google_bigquery_default_service_account" "agent" {
-  count = var.kms_key == null ? 0 : 1
-
-  depends_on = [time_sleep.apis]
+  kms_users = var.kms_key != null && var.agents.key ? toset(["storage", "bigquery", "pubsub", "eventarc", "artifactregistry", "run", "spanner"]) : toset([])
 }
 
 resource "google_kms_crypto_key_iam_member" "agent" {
@@ -24,19 +9,19 @@ resource "google_kms_crypto_key_iam_member" "agent" {
 
   crypto_key_id = var.kms_key
   role          = "roles/cloudkms.cryptoKeyEncrypterDecrypter"
-  member        = each.value
+  member        = local.agent[each.key]
 }
 
 # Whatever is encrypted waits for this. Without a key it waits for nothing more than the APIs.
 resource "time_sleep" "kms" {
-  create_duration = var.kms_key == null ? "0s" : "60s"
+  create_duration = var.kms_key == null ? "0s" : "120s"
   triggers        = { key = var.kms_key == null ? "" : var.kms_key }
   depends_on      = [time_sleep.apis, google_kms_crypto_key_iam_member.agent]
 }
 
 # The topics that Eventarc makes for its triggers: one setting for a project and region, so two relays there share a key.
 resource "google_eventarc_google_channel_config" "key" {
-  count = var.kms_key == null ? 0 : 1
+  count = var.kms_key != null && var.agents.key ? 1 : 0
 
   name            = "projects/${var.project_id}/locations/${var.region}/googleChannelConfig"
   location        = var.region

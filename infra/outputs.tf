@@ -1,6 +1,6 @@
 output "drop" {
   description = "Starts a run: copy a file of rows into the inbox, into the folder of its pipeline."
-  value       = "gcloud storage cp rows.jsonl gs://${google_storage_bucket.bucket["inbox"].name}/${try(sort(keys(local.pipelines))[0], "<pipeline>")}/"
+  value       = "gcloud storage cp ${var.pipelines_dir == null ? "../examples/products.jsonl" : "YOUR_FILE.jsonl"} gs://${google_storage_bucket.bucket["inbox"].name}/${try(sort(keys(local.pipelines))[0], "<pipeline>")}/"
 }
 
 output "buckets" {

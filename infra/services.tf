@@ -9,13 +9,16 @@ locals {
   share     = min(var.max_in_flight, 1000)
   instances = ceil(var.max_in_flight / local.share)
 
+  # A service answers so many seconds before its caller gives up: Pub/Sub's, Cloud Run's and its own clock start one after the other.
+  answers_earlier = 15
+
   environment = {
     GOOGLE_CLOUD_PROJECT  = var.project_id
     TASUKI_INBOX_BUCKET   = google_storage_bucket.bucket["inbox"].name
     TASUKI_SHARDS_BUCKET  = google_storage_bucket.bucket["shards"].name
     TASUKI_ANSWERS_BUCKET = google_storage_bucket.bucket["answers"].name
     TASUKI_STATE_BUCKET   = google_storage_bucket.bucket["state"].name
-    TASUKI_ACK_DEADLINE   = var.delivery.ack_deadline_seconds
+    TASUKI_ACK_DEADLINE   = var.delivery.ack_deadline_seconds - local.answers_earlier
     TASUKI_LEASE          = 120
     TASUKI_OIDC_EMAILS    = join(",", [for caller in ["trigger", "scheduler"] : local.email[caller]])
   }
@@ -24,7 +27,7 @@ locals {
     splitter = {
       instances        = 4
       memory           = "4Gi" # 20 million keys of a file are 1 GB, and four files are split at once
-      cpu_when_waiting = false
+      cpu_when_waiting = var.long_splits
       env = {
         TASUKI_CONCURRENCY      = 4
         TASUKI_INBOX_RETENTION  = var.retention_days
@@ -141,7 +144,7 @@ resource "google_cloud_run_v2_service" "service" {
   depends_on = [
     terraform_data.image,
     terraform_data.targets,
-    google_spanner_database_iam_member.grant,
+    time_sleep.store,
     google_pubsub_topic_iam_member.loader,
     time_sleep.iam,
   ]

@@ -110,3 +110,9 @@ resource "google_spanner_database_iam_member" "grant" {
     }
   }
 }
+
+# The loader connects when it starts, and IAM takes a while until Spanner knows.
+resource "time_sleep" "store" {
+  create_duration = "120s"
+  triggers        = { grants = sha256(jsonencode({ for who, grant in google_spanner_database_iam_member.grant : who => grant.id })) }
+}

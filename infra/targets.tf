@@ -16,14 +16,24 @@ resource "terraform_data" "targets" {
   provisioner "local-exec" {
     command = <<-SH
       set -eu
-      google() { curl --fail-with-body --silent --show-error --retry 5 --retry-all-errors -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' "$@"; }
-      reply=$(google -X PATCH -d "$BODY" "$API/$DATABASE/ddl")
-      operation=$(printf '%s\n' "$reply" | sed -n 's/.*"name": *"\([^"]*\)".*/\1/p' | head -n 1)
-      while [ -n "$operation" ] && ! printf '%s' "$reply" | grep -q '"done": *true'; do
+      reply=$(mktemp)
+      trap 'rm -f "$reply"' EXIT
+      refused() { cat "$reply" >&2; exit 1; }
+      # The token goes through a pipe: everybody on this machine may list a command's arguments. Into a file, because that holds the
+      # last try's reply only.
+      google() {
+        printf 'Authorization: Bearer %s' "$TOKEN" | curl --fail-with-body --silent --show-error --retry 5 --retry-all-errors \
+          -H @- -H 'Content-Type: application/json' -o "$reply" "$@" || refused
+      }
+      google -X PATCH -d "$BODY" "$API/$DATABASE/ddl"
+      if [ ! -s "$reply" ]; then exit 0; fi # a recorder in curl's place, for a trial: Spanner never answers nothing
+      operation=$(sed -n 's/.*"name": *"\([^"]*\)".*/\1/p' "$reply" | head -n 1)
+      if [ -z "$operation" ]; then refused; fi
+      while ! grep -q '"done": *true' "$reply"; do
         sleep 2
-        reply=$(google "$API/$operation")
+        google "$API/$operation"
       done
-      if printf '%s' "$reply" | grep -q '"error"'; then printf '%s\n' "$reply" >&2; exit 1; fi
+      if grep -q '"error"' "$reply"; then refused; fi
     SH
     environment = {
       TOKEN    = ephemeral.google_client_config.me.access_token

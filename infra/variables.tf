@@ -22,6 +22,16 @@ variable "prefix" {
   }
 }
 
+variable "agents" {
+  description = "What this relay gives to Google's agents: their roles in the project; the use of kms_key, also for Eventarc's topics. Of two relays in a project only one gives each: a destroy takes it back, from both."
+  type = object({
+    project = optional(bool, true)
+    key     = optional(bool, true)
+  })
+  default  = {}
+  nullable = false
+}
+
 variable "labels" {
   description = "Labels for everything that takes labels, besides app = prefix."
   type        = map(string)
@@ -185,6 +195,10 @@ variable "sources_location" {
     error_message = "sources_location must be EU, US or a region like europe-west4."
   }
   validation {
+    condition     = var.sources_location == null || var.kms_key == null ? true : lower(var.sources_location) == var.region
+    error_message = "kms_key lies in region (${var.region}), but the staging dataset would lie in sources_location (${coalesce(var.sources_location, "unset")}), and BigQuery takes a key of its own location only: give sources of ${var.region}, or no kms_key."
+  }
+  validation {
     condition     = var.sources_location == null ? true : can(regex(local.residence, lower(var.sources_location)))
     error_message = "residency is ${var.residency}, but sources_location is ${coalesce(var.sources_location, "unset")}: choose ${var.residency == "region" ? var.region : "${upper(var.residency)}, or a region inside"}."
   }
@@ -253,9 +267,9 @@ variable "delivery" {
   nullable = false
 
   validation {
-    # Not below a lease of 120 s: a redelivery would find its own dead claim alive.
-    condition     = var.delivery.ack_deadline_seconds >= 120 && var.delivery.ack_deadline_seconds <= 600
-    error_message = "delivery.ack_deadline_seconds must be 120 to 600: Pub/Sub's maximum, and not below the lease of a claim."
+    # A service answers 15 s earlier, and not before a lease of 120 s is over: a redelivery would find its own dead claim alive.
+    condition     = var.delivery.ack_deadline_seconds >= 135 && var.delivery.ack_deadline_seconds <= 600
+    error_message = "delivery.ack_deadline_seconds must be 135 to 600: Pub/Sub's maximum, and 15 more than the lease of a claim."
   }
   validation {
     condition     = var.delivery.max_delivery_attempts >= 5 && var.delivery.max_delivery_attempts <= 100
@@ -270,6 +284,13 @@ variable "delivery" {
     condition     = can(regex("^[0-9]+s$", var.delivery.retention)) && try(tonumber(trimsuffix(var.delivery.retention, "s")) >= 86400 && tonumber(trimsuffix(var.delivery.retention, "s")) <= 2678400, false)
     error_message = "delivery.retention must be seconds from \"86400s\" (a day) to \"2678400s\" (31 days)."
   }
+}
+
+variable "long_splits" {
+  description = "True: the splitter keeps its CPU between requests. For splits of an hour: one of more than 10 minutes waits between the deliveries of its event, 10 s at first, 10 minutes in the end. Costs about $68 a month more."
+  type        = bool
+  default     = false
+  nullable    = false
 }
 
 variable "retention_days" {

@@ -26,6 +26,7 @@ override_data {
     message_retention_duration = "604800s"
     retry_policy               = [{ minimum_backoff = "10s", maximum_backoff = "600s" }]
     dead_letter_policy         = [{ dead_letter_topic = "projects/demo-project/topics/tasuki-dead-letters", max_delivery_attempts = 100 }]
+    push_config                = [{ push_endpoint = "https://s.run.app/events?__GCP_CloudEventsMode=GCS_NOTIFICATION", attributes = {}, no_wrapper = [], oidc_token = [{ audience = "https://s.run.app", service_account_email = "tasuki-trigger@demo-project.iam.gserviceaccount.com" }] }]
   }
 }
 
@@ -111,6 +112,7 @@ run "what_concerns_the_project_is_there_on_request" {
 
   assert {
     condition = (
+      contains(keys(google_project_service.api), "billingbudgets.googleapis.com") &&
       google_billing_budget.monthly[0].amount[0].specified_amount[0].units == "500" &&
       length(google_billing_budget.monthly[0].threshold_rules) == 3 &&
       length(google_billing_budget.monthly[0].all_updates_rule[0].monitoring_notification_channels) == 1

@@ -27,6 +27,7 @@ override_data {
     message_retention_duration = "604800s"
     retry_policy               = [{ minimum_backoff = "10s", maximum_backoff = "600s" }]
     dead_letter_policy         = [{ dead_letter_topic = "projects/demo-project/topics/tasuki-dead-letters", max_delivery_attempts = 100 }]
+    push_config                = [{ push_endpoint = "https://s.run.app/events?__GCP_CloudEventsMode=GCS_NOTIFICATION", attributes = {}, no_wrapper = [], oidc_token = [{ audience = "https://s.run.app", service_account_email = "tasuki-trigger@demo-project.iam.gserviceaccount.com" }] }]
   }
 }
 
@@ -49,6 +50,21 @@ run "only_a_project_is_needed" {
   assert {
     condition     = local.spanner_edition == "STANDARD" && google_spanner_instance.main.processing_units == 100 && !google_spanner_database.main.deletion_protection
     error_message = "The store is not the smallest one."
+  }
+}
+
+# In a second relay of a project: what belongs to both stays when it goes.
+
+run "a_second_relay_leaves_the_agents_roles_to_the_first" {
+  command = plan
+
+  variables {
+    kms_key = "projects/keys/locations/europe-west4/keyRings/r/cryptoKeys/k"
+    agents  = { project = false, key = false }
+  }
+  assert {
+    condition     = length([for what in keys(local.project_roles) : what if startswith(what, "Eventarc") || startswith(what, "Storage")]) + length(google_kms_crypto_key_iam_member.agent) + length(google_eventarc_google_channel_config.key) == 0
+    error_message = "A destroy of this relay would take a role from the other one."
   }
 }
 
@@ -88,7 +104,7 @@ run "values_that_are_none_are_refused_too" {
     schedules        = { s = { cron = "0 3 * * *", pipeline = "themes", run_file = "tests/none.run.toml" } } # no such file
     sources          = ["demo-project.catalog", "demo-project.catalog"]
     spanner          = { edition = "STANDARD", autoscaling = { min_processing_units = 1000, max_processing_units = 2000 } }
-    delivery         = { ack_deadline_seconds = 60 } # below the lease
+    delivery         = { ack_deadline_seconds = 134 } # it could not answer before the lease is over
     operators        = ["allUsers"]
     kms_key          = "projects/p/locations/europe-west4/keyRings/r/cryptoKeys/k/cryptoKeyVersions/1"
     bigquery_gib_max = 1.5
@@ -129,6 +145,16 @@ run "a_key_elsewhere_is_refused" {
     delivery = { retention = "3600s" }
   }
   expect_failures = [var.kms_key, var.delivery]
+}
+
+run "sources_where_the_key_is_not_are_refused" {
+  command = plan
+
+  variables {
+    kms_key          = "projects/p/locations/europe-west4/keyRings/r/cryptoKeys/k"
+    sources_location = "EU"
+  }
+  expect_failures = [var.sources_location]
 }
 
 run "a_region_outside_the_residency_is_refused" {
@@ -215,6 +241,7 @@ run "every_variable_has_an_effect" {
     bigquery_gib_max = 7
     spanner          = { autoscaling = { min_processing_units = 1000, max_processing_units = 3000 }, backup_days = 0 }
     delivery         = { ack_deadline_seconds = 300, minimum_backoff = "20s", maximum_backoff = "500s", retention = "86400s", max_delivery_attempts = 50 }
+    long_splits      = true
     retention_days   = 60
     operators        = ["group:team@example.com"]
     kms_key          = "projects/keys/locations/asia-northeast1/keyRings/r/cryptoKeys/k"
@@ -228,6 +255,7 @@ run "every_variable_has_an_effect" {
       message_retention_duration = "86400s"
       retry_policy               = [{ minimum_backoff = "20s", maximum_backoff = "500s" }]
       dead_letter_policy         = [{ dead_letter_topic = "projects/demo-project/topics/tasuki-dead-letters", max_delivery_attempts = 50 }]
+      push_config                = [{ push_endpoint = "https://s.run.app/events?__GCP_CloudEventsMode=GCS_NOTIFICATION", attributes = {}, no_wrapper = [], oidc_token = [{ audience = "https://s.run.app", service_account_email = "tasuki-trigger@demo-project.iam.gserviceaccount.com" }] }]
     }
   }
 
@@ -251,7 +279,7 @@ run "every_variable_has_an_effect" {
   }
   assert {
     condition = alltrue([for service, settings in {
-      splitter  = { TASUKI_BIGQUERY_SOURCES = "demo-project.catalog", TASUKI_BIGQUERY_STAGING = "demo-project.second_staging", TASUKI_BIGQUERY_GIB_MAX = "7", TASUKI_INBOX_RETENTION = "60", TASUKI_ACK_DEADLINE = "300" }
+      splitter  = { TASUKI_BIGQUERY_SOURCES = "demo-project.catalog", TASUKI_BIGQUERY_STAGING = "demo-project.second_staging", TASUKI_BIGQUERY_GIB_MAX = "7", TASUKI_INBOX_RETENTION = "60", TASUKI_ACK_DEADLINE = "285" }
       generator = { TASUKI_MODEL_LOCATION = "asia-northeast1", TASUKI_MAX_IN_FLIGHT = "1000" }
       loader    = { TASUKI_SPANNER_ROLE = "loader", TASUKI_INBOX_BUCKET = "demo-project-second-inbox" }
       } : alltrue([for name, value in settings :
@@ -284,11 +312,15 @@ run "every_variable_has_an_effect" {
     error_message = "delivery has no effect."
   }
   assert {
+    condition     = !google_cloud_run_v2_service.service["splitter"].template[0].containers[0].resources[0].cpu_idle
+    error_message = "long_splits has no effect."
+  }
+  assert {
     condition     = one(google_storage_bucket.bucket["shards"].lifecycle_rule[0].condition).age == 60 && local.buckets.state.expire["plans/"] == 120
     error_message = "retention_days has no effect."
   }
   assert {
-    condition     = length([for grant in google_storage_bucket_iam_member.grant : grant if grant.member == "group:team@example.com"]) == 6
+    condition     = length([for grant in google_storage_bucket_iam_member.grant : grant if grant.member == "group:team@example.com"]) == 5
     error_message = "operators has no effect."
   }
   assert {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use tasuki_google::http::{EVENTS, LIVE, READY, SWEEP};
 use tasuki_google::records::schema;
 use tasuki_google::settings::{Role, Unset, VARIABLES, read};
@@ -60,7 +61,7 @@ fn value(name: &str, expression: &str) -> String {
         "TASUKI_BIGQUERY_GIB_MAX" | "TASUKI_MAX_IN_FLIGHT" => "1000",
         "TASUKI_INSTANCES" => "2",
         "TASUKI_MODEL_LOCATION" => "europe-west4",
-        "TASUKI_ACK_DEADLINE" => "600",
+        "TASUKI_ACK_DEADLINE" => "585",
         "TASUKI_INBOX_RETENTION" => "45",
         "TASUKI_OIDC_EMAILS" => "a@p.iam.gserviceaccount.com,b@p.iam.gserviceaccount.com",
         _ => expression.trim_matches('"'),
@@ -171,6 +172,45 @@ fn as_terraform_reads(text: &str) -> Vec<String> {
     let bare: Vec<&str> = text.lines().map(|line| line.split("--").next().unwrap_or_default()).collect();
     let one_line = |statement: &str| statement.split_whitespace().collect::<Vec<_>>().join(" ");
     bare.join("\n").split(';').map(one_line).filter(|statement| !statement.is_empty()).collect()
+}
+
+/// Runs targets.tf's script with the programs of `folder` before all others. Whether it ended well, and what it said.
+fn declares_targets(folder: &Path, reply: &str, code: &str) -> (bool, String) {
+    let targets = text("infra/targets.tf");
+    let script = targets.split_once("<<-SH\n").and_then(|(_, rest)| rest.split_once("\n    SH\n")).expect("a script").0;
+    assert!(!script.contains("${"), "Terraform would put something in");
+    let path = format!("{}:{}", folder.display(), std::env::var("PATH").expect("a path"));
+    let set = [("TOKEN", "secret"), ("API", "https://a"), ("DATABASE", "d"), ("BODY", "{}"), ("REPLY", reply)];
+    let ran = Command::new("sh").args(["-c", script]).envs(set).env("CODE", code).env("PATH", path).output();
+    let ran = ran.expect("there is a shell");
+    (ran.status.success(), String::from_utf8_lossy(&ran.stderr).into_owned())
+}
+
+#[test]
+fn statements_reach_spanner_without_a_token_among_the_arguments() {
+    let ran = declares_targets(&root().join("infra/tests/stand-ins"), "", "");
+    assert_eq!(ran, (true, String::new()));
+}
+
+#[cfg(unix)]
+#[test]
+fn why_spanner_refused_a_statement_is_shown() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().expect("a folder");
+    let curl = folder.path().join("curl");
+    let answers = "#!/bin/sh\ncat > /dev/null\nwhile [ \"$1\" != -o ]; do shift; done\nprintf '%s' \"$REPLY\" > \"$2\"\nexit \"$CODE\"\n";
+    fs::write(&curl, answers).expect("writes");
+    fs::set_permissions(&curl, fs::Permissions::from_mode(0o755)).expect("may");
+    let reply = |body: &str, code: &str| declares_targets(folder.path(), body, code);
+    for (body, code) in [
+        (r#"{"error": {"message": "why"}}"#, "22"),
+        (r#"{"why": "no operation"}"#, "0"),
+        (r#"{"name": "d/operations/1", "done": true, "error": {"message": "why"}}"#, "0"),
+    ] {
+        let (well, said) = reply(body, code);
+        assert!(!well && said.contains("why"), "{body}: {said}");
+    }
+    assert_eq!(reply(r#"{"name": "d/operations/1", "done": true}"#, "0"), (true, String::new()));
 }
 
 fn sql_files(folder: &str) -> Vec<(String, String)> {

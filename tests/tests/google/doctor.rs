@@ -76,7 +76,9 @@ fn cloud_run(file: &Value, role: &str) -> Value {
     let buckets = ["inbox", "shards", "answers", "state"];
     let buckets =
         buckets.map(|name| (format!("TASUKI_{}_BUCKET", name.to_uppercase()), &file[format!("{name}_bucket")]));
+    let deadline = json!("585");
     let others = [
+        ("TASUKI_ACK_DEADLINE", &deadline),
         ("TASUKI_SPANNER_DATABASE", &file["spanner_database"]),
         ("TASUKI_COMPLETED_TOPIC", &file["completed_topic"]),
         ("TASUKI_OIDC_EMAILS", &file["trigger_account"]),

@@ -145,7 +145,7 @@ pub const VARIABLES: &[Variable] = &[
         ALL,
         Kind::Number("s", 30, 600),
         Unset::Is("600"),
-        "how long a request waits for its work: the ack deadline of the subscription that calls (Pub/Sub: 600 at most)",
+        "how long a request waits for its work: a little below the ack deadline of the subscription that calls (Pub/Sub: 600 at most)",
     ),
     variable(
         "TASUKI_LEASE",
