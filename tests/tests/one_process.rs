@@ -20,7 +20,7 @@ use tasuki_relay::record::{
     Answer, AnswerLine, Content, Header, Input, Key, Outcome, Plan, ShardLine, Spent, Totals, decode, encode,
 };
 use tasuki_relay::rows::ObjectRows;
-use tasuki_relay::sweep::{FIRST_AGE, Sweep};
+use tasuki_relay::sweep::Sweep;
 use tasuki_splitter::Splitter;
 use tasuki_tests::memory::{MemoryObjects, records::MemoryRecords};
 use tokio::time::{sleep, timeout};

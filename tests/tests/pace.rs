@@ -3,6 +3,8 @@
 //! `TASUKI_PACE=all` takes more seeds, and prints the table with what others do:
 //! `TASUKI_PACE=all cargo test -p tasuki-tests --test pace -- --nocapture --test-threads 1`
 
+#![expect(clippy::print_stdout, reason = "the table and the seeds are for a person's eye")]
+
 use tasuki_tests::quota::{Adaptive, Backoff, Curve, Outcome, Parallel, Pause, World, run};
 
 /// Calls in flight, over all clients: the default of `[run] max_in_flight`.

@@ -26,13 +26,16 @@ const HOLD_MAX: Duration = Duration::from_secs(600);
 /// Processes that were told the same moment return within so long after it, each at its own.
 const RETURNS_WITHIN: Duration = Duration::from_secs(1);
 
+/// A model, and where it is asked.
+type Place = (String, Option<String>);
+
 /// The gates of a process.
 #[derive(Debug)]
 pub struct Pace {
     clock: Clock,
     chance: Chance,
     processes: u32,
-    gates: Mutex<BTreeMap<(String, Option<String>), Arc<Gate>>>,
+    gates: Mutex<BTreeMap<Place, Arc<Gate>>>,
 }
 
 impl Pace {
