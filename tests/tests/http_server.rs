@@ -265,6 +265,7 @@ async fn keys_whose_address_fails_or_hangs_are_asked_for_once_however_many_call(
 
 #[tokio::test]
 async fn a_key_that_is_known_lets_in_at_once_while_the_keys_address_hangs() -> Result<()> {
+    tasuki_google::connect::install_tls();
     let (issuer, clock) = (Issuer::start().await?, Clock::starting_at(Millis(0)));
     let callers = settings::Callers { emails: vec![CALLER.to_owned()], jwks: Some(issuer.jwks.clone()) };
     let callers = Callers::new(&callers, Client::new(), clock);
