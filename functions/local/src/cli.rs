@@ -39,7 +39,7 @@ fn file() -> impl TypedValueParser<Value = PathBuf> {
     OsStringValueParser::new().map(PathBuf::from)
 }
 
-/// Asks Gemini about every row of a file, and puts the answers into a table: each row once, no call paid for twice.
+/// Asks Gemini about every row of a file, and puts the answers into a table: each row once, no saved answer paid for twice.
 #[derive(Debug, Parser)]
 #[command(name = "tasuki", version, after_help = TASTE, max_term_width = 120)]
 pub(crate) struct Cli {

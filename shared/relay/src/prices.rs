@@ -147,6 +147,9 @@ impl Catalogue {
     pub fn warns(&self, model: &ModelSettings, now: Millis) -> Option<String> {
         match self.life(&model.name, now) {
             Life::Ends(day) => Some(format!("{} retires on {day}: later runs need another one in [model]", model.name)),
+            Life::Long if self.entry(&model.name).is_none() => {
+                Some(format!("{} is not in prices.toml: nobody knows here what it costs or how it thinks", model.name))
+            }
             Life::Long | Life::Ended(_) => None,
         }
     }
@@ -236,6 +239,12 @@ mod tests {
         assert_eq!(refuses("whatever", Thinking::Minimal), None);
         let retired = refuses("gemini-2.5-flash", Thinking::Minimal).unwrap();
         assert!(retired.contains("retired on 2026-10-20: name another one"), "{retired}");
+        let warns = |name: &str| {
+            let model = ModelSettings { name: name.into(), ..ModelSettings::default() };
+            Catalogue::shipped().warns(&model, DAYS[0])
+        };
+        assert!(warns("gemini-9").unwrap().contains("not in prices.toml"));
+        assert_eq!(warns(DEFAULT_MODEL), None);
         assert_eq!(Catalogue::shipped().least_thinking("gemini-3.7-flash"), Some(Thinking::Low));
     }
 }

@@ -188,16 +188,14 @@ impl Fields<'_> {
 
     /// The object `name`, read by `read`.
     fn object<T>(&mut self, name: &str, read: impl FnOnce(&mut Fields<'_>) -> T) -> T {
-        let empty = Map::new();
-        let fields = match self.get(name) {
-            Some(Value::Object(fields)) => fields.clone(),
-            Some(_) => {
-                self.wrong::<()>(name, "is no object");
-                empty
-            }
-            None => empty,
+        let found = match self.get(name) {
+            Some(Value::Object(fields)) => Some(fields.clone()),
+            Some(_) => self.wrong(name, "is no object"),
+            None => None,
         };
-        let known = !fields.is_empty();
+        // Of what is not there it is not said as well that all in it is missing.
+        let known = found.is_some();
+        let fields = found.unwrap_or_default();
         let mut inner = Fields { at: format!("{}{name}.", self.at), fields: &fields, problems: Vec::new() };
         let value = read(&mut inner);
         let problems = inner.problems;
@@ -263,6 +261,7 @@ pub(super) mod tests {
         text["ack_deadline_seconds"] = json!("600");
         text["services"]["loader"]["uri"] = json!("");
         text["services"]["splitter"] = json!(3);
+        text["services"]["generator"] = json!({});
         text["subscriptions"]["generator"] = json!("S");
         text["schedulers"] = json!([1]);
         let told = Deployment::parse(&text.to_string()).unwrap_err();
@@ -271,13 +270,16 @@ pub(super) mod tests {
             "ack_deadline_seconds is no whole number",
             "services.loader.uri is no text, or empty",
             "services.splitter is no object",
+            "services.generator.name is missing",
+            "services.generator.uri is missing",
+            "services.generator.account is missing",
             "subscriptions.generator is not like projects/…/subscriptions/…",
             "schedulers is no list of texts",
             "terraform output -json deployment > tasuki.json",
         ] {
             assert!(told.contains(said), "{said}: {told}");
         }
-        assert_eq!(told.matches("; ").count(), 5, "nothing is told twice: {told}");
+        assert_eq!(told.matches("; ").count(), 8, "nothing is told twice: {told}");
     }
 
     #[test]

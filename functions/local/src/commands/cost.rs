@@ -21,9 +21,6 @@ pub(crate) async fn of(site: &dyn Site, run: &Run) -> Result<Option<f64>> {
 }
 
 /// The same as a person reads it.
-pub(crate) async fn told(site: &dyn Site, run: &Run) -> Result<String> {
-    Ok(match of(site, run).await? {
-        Some(cost) => format!("{} at list price", dollars(cost)),
-        None => "unknown: prices.toml has no price of the model".to_owned(),
-    })
+pub(crate) async fn sum(site: &dyn Site, run: &Run) -> Result<String> {
+    Ok(of(site, run).await?.map_or_else(|| "unknown".to_owned(), dollars))
 }

@@ -62,7 +62,7 @@ pub(crate) async fn follow(site: &dyn Site, run: &RunId, mut stop: Stop) -> Resu
         last = shown;
         progress.show(shown);
         if is_parked(site, run).await? {
-            return Ok(End::NotDone(PARKED.to_owned()));
+            return Ok(End::NotDone(format!("{PARKED}: {}", site.line(&["status", run.as_str()]))));
         }
         if matches!(site.driver()?, Driver::Nobody) {
             return Ok(End::NotDone("the process that served the folder is gone".to_owned()));

@@ -21,6 +21,9 @@ use tasuki_relay::sweep::PAGE;
 /// Letters of a run's name that are shown: they tell a thousand runs apart.
 pub(crate) const SHORT: usize = 9;
 
+/// So much of the reason for which a run was parked is shown.
+const REASON_CHARS: usize = 500;
+
 /// A run, as far as it can be told.
 #[derive(Clone, Debug)]
 pub(crate) struct Run {
@@ -71,7 +74,7 @@ impl Run {
             Err(error) => return Err(error.into()),
             Ok(Some(marker)) => {
                 let why = site.objects().read(Bucket::State, &names::parked(&self.run), Some(marker)).await?;
-                let why = why.map(|why| String::from_utf8_lossy(&why.body).trim().to_owned()).unwrap_or_default();
+                let why = why.map(|why| on_one_line(&String::from_utf8_lossy(&why.body))).unwrap_or_default();
                 self.parked = Some((marker, why));
                 self.state = RunState::Parked.as_str();
             }
@@ -113,6 +116,12 @@ impl Run {
             "database": site.database(),
         }))
     }
+}
+
+/// Somebody's words, fit for a terminal.
+fn on_one_line(text: &str) -> String {
+    let printable: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(REASON_CHARS).collect();
+    printable.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// `text` with `called` for the dropped `input`, also where it says how to rename that.

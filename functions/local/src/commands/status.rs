@@ -101,7 +101,11 @@ async fn one(site: &dyn Site, run: Run, driver: &Driver, json: bool) -> Result<E
     }
     say("pipeline", run.pipeline.clone())?;
     say("input", run.file.clone())?;
-    let of = run.expected().map(|rows| format!(" of {}", number(rows))).unwrap_or_default();
+    let expected = match run.expected() {
+        None if runs::is_split(site, &run.run).await? => runs::totals(site, &run.run).await?.map(|totals| totals.rows),
+        known => known,
+    };
+    let of = expected.map_or_else(|| " so far".to_owned(), |rows| format!(" of {}", number(rows)));
     say("rows", number(counts.rows()) + &of)?;
     say("loaded", number(counts.loaded))?;
     let reasons = site.books().failure_reasons(&run.run).await?;
@@ -115,19 +119,20 @@ async fn one(site: &dyn Site, run: Run, driver: &Driver, json: bool) -> Result<E
     say("calls", format!("{} {paid}, {} ambiguous, {} wasted", calls[0], calls[1], calls[2]))?;
     let usage = [counts.usage.prompt, counts.usage.cached, counts.usage.output, counts.usage.thought].map(number);
     say("tokens", format!("{} in ({} cached), {} out, {} thought", usage[0], usage[1], usage[2], usage[3]))?;
-    say("cost", cost::told(site, &run).await?)?;
+    say("cost", format!("{} at list price", cost::sum(site, &run).await?))?;
     say("started", run.run_time.to_string())?;
     if let Some(ended) = run.row.as_ref().and_then(|row| row.ended_at) {
         say("ended", ended.to_string())?;
     }
     if let (Some((_, why)), Some(resume)) = (&run.parked, run.resume(site)) {
-        say("parked", format!("{why}{}go on with {resume}", if why.is_empty() { "" } else { "; " }))?;
+        let why = if why.is_empty() { "no reason was given" } else { why };
+        say("parked", format!("{why}; go on with {resume}"))?;
     }
     match driver {
         _ if run.is_ended() || run.parked.is_some() => (),
         Driver::Services => say("follow", site.line(&["status", run.short(), "--follow"]))?,
         Driver::Process(holder) => say("working", holder.to_string())?,
-        Driver::Nobody => say("not running", format!("resume with {}", resume(site, &run)))?,
+        Driver::Nobody => say("stopped", format!("resume with {}", resume(site, &run)))?,
     }
     if stand_in {
         say("note", StandIn::NOTE.to_owned())?;

@@ -83,7 +83,7 @@ impl Summary<'_> {
                 number(usage.thought)
             );
             out.count("tokens", usage.prompt, &of);
-            out.line(format!("  {:<11}{:>12}", "cost", cost::told(site, self.run).await?));
+            out.line(format!("  {:<11}{:>12}  at list price", "cost", cost::sum(site, self.run).await?));
         }
         if let Some((rows, time)) = took {
             let rate = rows as f64 / time.as_secs_f64().max(0.001);

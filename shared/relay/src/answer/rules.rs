@@ -79,13 +79,15 @@ impl Rules {
         if let Some(choices) = &self.choices {
             let text = normal(text);
             let chosen = choices.iter().find(|(normal, _)| *normal == text);
-            return chosen.map(|(_, word)| word.as_str().into()).ok_or_else(|| "must be one of its choices".to_owned());
+            return chosen.map(|(_, word)| word.as_str().into()).ok_or_else(|| "must be one of one_of".to_owned());
         }
         if let Some(most) = self.column.max_chars.filter(|most| text.chars().nth(*most as usize).is_some()) {
             return Err(format!("must have at most {most} characters"));
         }
-        if self.pattern.as_ref().is_some_and(|pattern| !pattern.is_match(text)) {
-            return Err("must match its pattern".to_owned());
+        if let (Some(pattern), Some(written)) = (&self.pattern, &self.column.pattern)
+            && !pattern.is_match(text)
+        {
+            return Err(format!("must match pattern {written}"));
         }
         if echoes.has(text) {
             return Err("must not repeat the instruction".to_owned());

@@ -57,7 +57,8 @@ pub(super) async fn doctor(deployment: &Deployment, args: cli::Doctor) -> Result
         }
         false => stdout().write_all(text(&checks).as_bytes())?,
     }
-    Ok(if fail == 0 { Exit::Done } else { Exit::NotDone })
+    // Who saw nothing has found nothing well.
+    Ok(if fail == 0 && ok > 0 { Exit::Done } else { Exit::NotDone })
 }
 
 struct Doctor<'a> {
