@@ -126,7 +126,9 @@ impl Generator {
             let budgets = [&job.form, &job.run.form];
             history.spent_up = !budgets.iter().all(|budget| budget.is_left());
             let is_paid = class.is_paid();
-            let failed = is_paid.then(|| failure(class.clone(), &history));
+            // An answer is not asked again: it is the many, and costs nothing here.
+            let fails = is_paid && !matches!(class, Class::Answer(_));
+            let failed = fails.then(|| failure(&class, &history));
             let step = decide(class, &question.pipeline, &todo.spent, &history);
             if is_paid {
                 budgets.iter().for_each(|budget| budget.paid());

@@ -172,7 +172,7 @@ pub fn decide(class: Class, pipeline: &Pipeline, spent: &Spent, history: &Histor
         Class::Malformed(_) if may_pay => as_it_is,
         Class::Truncated | Class::Overthought => match after_a_cut(&class, &pipeline.model, history, may_pay) {
             Some(change) => Step::Again(change),
-            None => Step::Fail(failure(class, history)),
+            None => Step::Fail(failure(&class, history)),
         },
         Class::BlockedAnswer(ref reason) if matches!(reason.as_str(), "RECITATION" | "OTHER") && history.odd <= 1 => {
             as_it_is
@@ -181,13 +181,13 @@ pub fn decide(class: Class, pipeline: &Pipeline, spent: &Spent, history: &Histor
         Class::Ambiguous if spent.ambiguous_calls < AMBIGUOUS_CALLS_MAX => as_it_is,
         Class::Busy => Step::Wait,
         Class::Unavailable => Step::Retry,
-        Class::Invalid(_) => Step::Withhold(failure(class, history)),
+        Class::Invalid(_) => Step::Withhold(failure(&class, history)),
         Class::Systemic(what) => Step::Systemic(what),
         Class::Malformed(_)
         | Class::BlockedPrompt(_)
         | Class::BlockedAnswer(_)
         | Class::UnknownFinish(_)
-        | Class::Ambiguous => Step::Fail(failure(class, history)),
+        | Class::Ambiguous => Step::Fail(failure(&class, history)),
     }
 }
 
@@ -202,15 +202,15 @@ fn after_a_cut(class: &Class, model: &ModelSettings, history: &History, may_pay:
     more.or((may_pay && history.kept > 0).then(Change::default))
 }
 
-/// How a row fails that is not asked again.
-pub fn failure(class: Class, history: &History) -> Failed {
+/// How a row fails that is not asked again. Classes of which no row fails have a reason all the same, that the table is total.
+pub fn failure(class: &Class, history: &History) -> Failed {
     const CUT: &str = "the answer was cut: raise [model] max_output_tokens, or set retry_output_tokens";
     const EATEN: &str = "thoughts used up the output tokens: lower [model] thinking, or raise max_output_tokens";
     let (reason, message) = match class {
         Class::Malformed(rule) if history.spent_up => {
             ("malformed".into(), format!("{rule}; too many answers of this run are malformed to ask each again"))
         }
-        Class::Malformed(rule) => ("malformed".into(), rule),
+        Class::Malformed(rule) => ("malformed".into(), rule.clone()),
         Class::Truncated => ("truncated".into(), CUT.into()),
         Class::Overthought => ("truncated".into(), EATEN.into()),
         Class::BlockedPrompt(reason) => (format!("blocked_prompt:{reason}"), "the model refused the prompt".into()),
@@ -221,7 +221,7 @@ pub fn failure(class: Class, history: &History) -> Failed {
         Class::Ambiguous => {
             ("timeout".into(), "the model did not reply in time, twice; the calls may have been charged".into())
         }
-        Class::Invalid(what) => ("rejected".into(), what),
+        Class::Invalid(what) => ("rejected".into(), what.clone()),
         Class::Answer(_) | Class::Busy | Class::Unavailable | Class::Systemic(_) => {
             ("unknown".into(), "no row fails of this".into())
         }

@@ -106,6 +106,10 @@ async fn with_a_fifth_malformed_and_a_twentieth_blocked_every_other_row_is_answe
     let status = desk.newest().await;
     assert_eq!((&status["loaded"], &status["failed"]), (&json!(950), &json!(50)), "{status}");
     assert!(done.out.contains("blocked_prompt:SAFETY 50"), "{done:?}");
+    // The default model's list price, by the server's own count: $0.30 and $2.50 a million.
+    let (input, output) = server.tally().tokens();
+    let cost = (input as f64 * 0.30 + output as f64 * 2.50) / 1e6;
+    assert!((status["cost_usd"].as_f64().unwrap() - cost).abs() < 1e-9, "{cost}: {status}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
