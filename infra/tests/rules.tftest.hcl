@@ -387,7 +387,7 @@ run "tables_of_its_own_are_only_ever_added_to" {
   command = plan
 
   assert {
-    condition     = length(local.schema) == 11 && local.schema[0] == regex("^CREATE TABLE Runs \\( run STRING\\(27\\) NOT NULL, .* \\) PRIMARY KEY \\(run\\)$", local.schema[0])
+    condition     = length(local.schema) == 55 && local.schema[0] == regex("^CREATE TABLE Runs \\( run STRING\\(27\\) NOT NULL, .* \\) PRIMARY KEY \\(run\\)$", local.schema[0])
     error_message = "The statements are read wrongly, or there are more now: then count them here."
   }
   assert {

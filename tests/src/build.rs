@@ -62,9 +62,10 @@ pub fn part(pipeline: &Pipeline, number: i64, shard: ShardIndex, rows: Vec<(i64,
         totals: None,
         refused: None,
         wasted_answers: 0,
+        wasted: Default::default(),
     };
     let usage = Usage { prompt: 10, output: 2, thought: 0, cached: 0 };
-    let spent = Spent { attempts: 1, paid_calls: 1, ambiguous_calls: 0, usage, latency_ms: 5 };
+    let spent = Spent { attempts: 1, paid_calls: 1, usage, cost: 7_000_000, latency_ms: 5, ..Spent::default() };
     let line = |(ordinal, (key, outcome))| AnswerLine { ordinal, key: Some(Key::Integer(key)), outcome, spent };
     let lines = (first..).zip(rows).map(line).collect();
     Part { id: ShardId { run, shard }, generation: 1, header, pipeline: Arc::new(pipeline.clone()), lines }

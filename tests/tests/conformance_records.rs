@@ -10,7 +10,7 @@ use tasuki_relay::clock::{Clock, Millis};
 use tasuki_relay::names::ShardIndex;
 use tasuki_relay::pipeline::{KeyType, Pipeline, ValueType};
 use tasuki_relay::ports::{Fingerprints, Loaded, Records, RecordsError, RunState};
-use tasuki_relay::record::{Key, Outcome};
+use tasuki_relay::record::{Counts, Key, Outcome};
 use tasuki_tests::build::{answer, column, failed, part, pipeline, run_id, unchanged, with_totals};
 use tasuki_tests::memory::records::MemoryRecords;
 use tasuki_tests::suites::records::records_suite;
@@ -246,9 +246,27 @@ async fn a_table_that_does_not_fit_is_systemic_and_says_what_to_do() {
 async fn a_store_of_a_later_version_is_refused() {
     let (_folder, path) = folder();
     drop(open(&path));
-    Connection::open(&path).unwrap().pragma_update(None, "user_version", 2).unwrap();
+    Connection::open(&path).unwrap().pragma_update(None, "user_version", 3).unwrap();
     assert!(matches!(Store::open(&path, Clock::system()), Err(RecordsError::Systemic(_))));
     assert!(matches!(Reader::open(&path).runs(), Err(RecordsError::Systemic(_))));
+}
+
+#[tokio::test]
+async fn a_store_of_the_version_before_gets_its_new_columns_and_keeps_its_rows() {
+    let (_folder, path) = folder();
+    let target = pipeline("themes");
+    open(&path).load(&part(&target, 1, S0, vec![(0, answer("f"))])).await.unwrap();
+    let old = Connection::open(&path).unwrap();
+    for table in ["Ledger", "Counters"] {
+        for column in &Counts::COLUMNS[13..] {
+            old.execute_batch(&format!("ALTER TABLE {table} DROP COLUMN {column}")).unwrap();
+        }
+    }
+    old.pragma_update(None, "user_version", 1).unwrap();
+    drop(old);
+    assert_eq!(Reader::open(&path).runs().unwrap()[0].counts.loaded, 1);
+    let loaded = open(&path).load(&part(&target, 2, S0, vec![(0, answer("g"))])).await.unwrap();
+    assert!(matches!(loaded, Loaded::Now(counts) if counts.cost > 0), "{loaded:?}");
 }
 
 #[tokio::test]

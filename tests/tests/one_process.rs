@@ -47,6 +47,7 @@ fn header(run: &RunId, shard: u32, rows: u64) -> Header {
         totals: Some(Totals { shards: 1, rows }),
         refused: None,
         wasted_answers: 0,
+        wasted: Default::default(),
     }
 }
 

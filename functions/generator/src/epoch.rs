@@ -14,7 +14,7 @@ use tasuki_relay::claims::Claim;
 use tasuki_relay::control;
 use tasuki_relay::names::{Bucket, Segment};
 use tasuki_relay::ports::{ObjectsError, Verdict, Why};
-use tasuki_relay::record::{AnswerLine, CheckpointLine, Failed, GivenBack, Header, Outcome, encode_lines};
+use tasuki_relay::record::{AnswerLine, Bill, CheckpointLine, Failed, GivenBack, Header, Outcome, encode_lines};
 use tasuki_relay::write::{Written, create_once};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
@@ -50,7 +50,7 @@ pub(crate) struct Epoch {
     /// A row that was answered in an earlier one.
     pub answered_before: Option<Todo>,
     /// A row that was asked again only to see whether the model answers, and was answered.
-    pub proof: Option<u64>,
+    pub proof: Option<(u64, Bill)>,
 }
 
 impl Epoch {
@@ -221,13 +221,16 @@ impl Epoch {
         let fingerprint = self.job.run.prompter.fingerprint(&ask.prompt);
         if let RowEnd::Settled(line) = self.generator.ask(&job, row, ask, fingerprint).await {
             self.answered = matches!(line.outcome, Outcome::Answer(_));
-            self.proof = self.answered.then_some(line.ordinal);
+            self.proof = self.answered.then(|| (line.ordinal, line.spent.bill()));
         }
     }
 
     /// Writes the answers if every row has its outcome; else a last checkpoint, and the claim goes back.
     pub async fn finish(mut self, claim: Claim, mut header: Header) -> Result<Verdict, Why> {
-        header.wasted_answers += u64::from(self.proof.is_some());
+        if let Some((_, bill)) = self.proof {
+            header.wasted_answers += 1;
+            header.wasted += bill;
+        }
         let halted = self.job.halted();
         if let Some((reason, message)) = halted.as_ref().and_then(Halt::seal).filter(|_| self.job.lease.may_spend()) {
             for (row, _) in std::mem::take(&mut self.left).into_values() {
@@ -243,7 +246,7 @@ impl Epoch {
         }
         let back = self.left.values().filter(|(row, why)| !row.spent.is_nothing() || *why != GivenBack::Stopped);
         let back = back.map(|(row, why)| unsettled(row, *why));
-        let proof = self.proof.map(|ordinal| CheckpointLine::Proof { ordinal });
+        let proof = self.proof.map(|(ordinal, bill)| CheckpointLine::Proof { ordinal, bill });
         self.save(back.chain(proof).collect()).await;
         claim.release().await;
         if halted == Some(Halt::Parked) { Ok(Verdict::Done) } else { Err(why) }

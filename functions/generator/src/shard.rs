@@ -115,7 +115,7 @@ impl Generator {
                     return Err(why);
                 }
             };
-        let (settled, wasted) = checkpoints.settled();
+        let (settled, wasted_answers, wasted) = checkpoints.settled();
         let poison = checkpoints.poisonous();
         done.extend(settled);
         let is_answered =
@@ -164,7 +164,7 @@ impl Generator {
             shard.run(todo).await;
         }
         shard.give_up_on(&checkpoints).await;
-        shard.finish(claim, Header { wasted_answers: wasted, ..header }).await
+        shard.finish(claim, Header { wasted_answers, wasted, ..header }).await
     }
 
     /// Creates the answers object. Whoever created it first decides: a valid one is a success.

@@ -47,6 +47,7 @@ impl Summary {
             summary.spent.paid_calls += line.spent.paid_calls;
             summary.spent.ambiguous_calls += line.spent.ambiguous_calls;
             summary.spent.usage += line.spent.usage;
+            summary.spent.cost += line.spent.cost;
             summary.spent.latency_ms += line.spent.latency_ms;
             if line.spent.attempts > 0 {
                 summary.latencies.push(line.spent.latency_ms);
@@ -72,7 +73,7 @@ impl Summary {
 pub(crate) fn log(header: &Header, lines: &BTreeMap<u64, AnswerLine>, effort: Effort) {
     let (run, shard) = (&header.run, header.shard);
     let summary = Summary::of(lines.values());
-    let Spent { attempts, paid_calls, ambiguous_calls, usage, latency_ms } = summary.spent;
+    let Spent { attempts, paid_calls, ambiguous_calls, usage, latency_ms, .. } = summary.spent;
     tracing::info!(
         leg = "generator", %run, %shard, pipeline = header.pipeline, rows = lines.len() as u64,
         answered = summary.answered, failed = summary.failed, unchanged = summary.unchanged, reasons = summary.reasons(),

@@ -34,6 +34,7 @@ pub(crate) fn header(plan: &Plan, shard: ShardIndex, first: u64, source: &[u8]) 
         totals: None,
         refused: None,
         wasted_answers: 0,
+        wasted: Default::default(),
     }
 }
 

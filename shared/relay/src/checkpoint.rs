@@ -1,7 +1,7 @@
 //! Checkpoints: what a shard's earlier holders paid for. A merge of immutable segments: total, commutative, idempotent.
 
 use crate::names::Segment;
-use crate::record::{AnswerLine, CheckpointLine, GivenBack, Outcome, Spent};
+use crate::record::{AnswerLine, Bill, CheckpointLine, GivenBack, Outcome, Spent};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Rows that a shard answers between two checkpoints: bounds what a crash wastes.
@@ -40,25 +40,29 @@ impl Checkpoints {
         self.0.iter().flat_map(|((epoch, _), lines)| lines.iter().map(|line| (*epoch, line)))
     }
 
-    /// The outcome of every row that has one, and the number of paid answers that lost against it.
-    pub fn settled(&self) -> (BTreeMap<u64, AnswerLine>, u64) {
-        let (mut settled, mut wasted) = (BTreeMap::<u64, AnswerLine>::new(), 0);
+    /// The outcome of every row that has one, and the paid answers that lost against it: how many, and what they cost.
+    pub fn settled(&self) -> (BTreeMap<u64, AnswerLine>, u64, Bill) {
+        let (mut settled, mut wasted, mut bill) = (BTreeMap::<u64, AnswerLine>::new(), 0, Bill::default());
         for (_, line) in self.lines() {
             let line = match line {
                 CheckpointLine::Settled(line) => line,
-                CheckpointLine::Proof { .. } => {
+                CheckpointLine::Proof { bill: of, .. } => {
                     wasted += 1;
+                    bill += *of;
                     continue;
                 }
                 CheckpointLine::Unsettled { .. } | CheckpointLine::Marker { .. } => continue,
             };
             match settled.get(&line.ordinal) {
                 None => drop(settled.insert(line.ordinal, line.clone())),
-                Some(first) if first != line => wasted += u64::from(line.spent.paid_calls > 0),
+                Some(first) if first != line => {
+                    wasted += u64::from(line.spent.paid_calls > 0);
+                    bill += line.spent.bill();
+                }
                 Some(_) => (), // the same line again: its first segment was not confirmed
             }
         }
-        (settled, wasted)
+        (settled, wasted, bill)
     }
 
     /// What a row without an outcome took so far.
@@ -181,9 +185,9 @@ mod tests {
         all.add(&segment(2, 1), vec![answer(7, "late")]);
         all.add(&segment(1, 9), vec![answer(7, "first"), answer(8, "other")]);
         all.add(&segment(1, 10), vec![answer(8, "other")]);
-        let (settled, wasted) = all.settled();
+        let (settled, wasted, bill) = all.settled();
         assert!(matches!(&settled[&7].outcome, Outcome::Answer(answer) if answer.model == "first"));
-        assert_eq!((settled.len(), wasted), (2, 1), "the same line twice is no waste");
+        assert_eq!((settled.len(), wasted, bill.calls), (2, 1, 1), "the same line twice is no waste");
     }
 
     #[test]

@@ -151,7 +151,7 @@ impl Change {
     pub fn apply(self, question: &mut Ask) {
         question.max_output_tokens = self.output_tokens.or(question.max_output_tokens);
         if let Some(thinking) = self.thinking {
-            Arc::make_mut(&mut question.pipeline).model.thinking = thinking;
+            Arc::make_mut(&mut question.pipeline).model.thinking = Some(thinking);
         }
     }
 }
@@ -193,7 +193,7 @@ pub fn decide(class: Class, pipeline: &Pipeline, spent: &Spent, history: &Histor
 
 /// How a row is asked again whose answer was cut. Thoughts that took the tokens would take more of them as well.
 fn after_a_cut(class: &Class, model: &ModelSettings, history: &History, may_pay: bool) -> Option<Change> {
-    let least = Catalogue::shipped().least_thinking(&model.name).filter(|least| *least < model.thinking);
+    let least = Catalogue::shipped().least_thinking(&model.name).filter(|least| Some(*least) < model.thinking);
     if let (Class::Overthought, Some(least), true) = (class, least, may_pay) {
         return Some(Change { thinking: Some(least), output_tokens: None });
     }
@@ -342,7 +342,7 @@ mod tests {
             assert!(matches!(step(class, History { truncated: 2, ..history(0, false) }), Step::Fail(_)));
         }
         let mut thinking = pipeline(Some(9));
-        thinking.model.thinking = Thinking::High;
+        thinking.model.thinking = Some(Thinking::High);
         let overthought = |pipeline: &Pipeline| decide(Class::Overthought, pipeline, &once, &history(1, false));
         assert_eq!(overthought(&thinking), change(None, Some(Thinking::Minimal)), "more room would be more thoughts");
         thinking.model.name = "gemini-3.7-flash".into();

@@ -12,6 +12,18 @@ const WARN_DAYS: u64 = 60;
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Picodollars a token in a dollar a million tokens.
 const PICO_PER_UNIT: f64 = 1e6;
+/// Picodollars in a dollar.
+const PICO: f64 = 1e12;
+
+/// From dollars. What is too much for 64 bits (18 million dollars) is the most that they hold.
+pub fn picodollars(dollars: f64) -> u64 {
+    (dollars * PICO).round() as u64
+}
+
+/// From picodollars.
+pub fn dollars(picodollars: u64) -> f64 {
+    picodollars as f64 / PICO
+}
 
 /// How a call is served, and priced.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -114,6 +126,11 @@ impl Catalogue {
         Some(Price::per_million(newest.input, newest.output, newest.cached))
     }
 
+    /// What the pipeline says that its model costs, or what is known of it on a day.
+    pub fn price_of(&self, model: &ModelSettings, now: Millis) -> Option<Price> {
+        model.price.or_else(|| self.price(&model.name, model.tier, now))
+    }
+
     /// Until when the model answers.
     pub fn life(&self, model: &str, now: Millis) -> Life {
         let Some(end) = self.entry(model).and_then(|entry| entry.retires) else { return Life::Long };
@@ -131,14 +148,15 @@ impl Catalogue {
             return Some(format!("{} retired on {day}: name another one in [model]", model.name));
         }
         let entry = self.entry(&model.name)?;
-        let levels = entry.thinks.as_ref().filter(|levels| !levels.contains(&model.thinking))?;
+        let thinking = model.thinking?;
+        let levels = entry.thinks.as_ref().filter(|levels| !levels.contains(&thinking))?;
         let word = |level: &Thinking| format!("{:?}", level.as_str().to_lowercase());
         let by_default = entry.thinks_by_default.as_ref().map_or_else(|| "nobody knows how".to_owned(), word);
         Some(format!(
             "{} cannot think at {} (by itself it thinks at {by_default}, and thoughts are paid as output): \
              write [model] thinking = {}",
             model.name,
-            word(&model.thinking),
+            word(&thinking),
             levels.iter().map(word).collect::<Vec<_>>().join(" or ")
         ))
     }
@@ -229,7 +247,7 @@ mod tests {
     #[test]
     fn a_model_that_would_think_more_than_is_said_begins_no_run() {
         let refuses = |name: &str, thinking| {
-            let model = ModelSettings { name: name.into(), thinking, ..ModelSettings::default() };
+            let model = ModelSettings { name: name.into(), thinking: Some(thinking), ..ModelSettings::default() };
             Catalogue::shipped().refuses(&model, DAYS[0])
         };
         let why = refuses("gemini-3.7-flash", Thinking::Minimal).unwrap();

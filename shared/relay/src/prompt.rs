@@ -1,6 +1,6 @@
 //! From a row to a prompt. Text of a row is data: it is put into the template once, and never read as a template.
 
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Pipeline, Provider, Thinking};
 use crate::ports::Ask;
 use crate::record::Failed;
 use crate::schema::response_schema;
@@ -44,14 +44,16 @@ impl Prompter {
             .map_err(|error| BadTemplate(error.line().unwrap_or(1)))?;
         let model = &pipeline.model;
         // Limits on tokens are left out: they decide whether there is an answer, not which.
-        let settings = json!([
-            pipeline.system,
+        let mut settings = vec![
+            json!(pipeline.system),
             response_schema(&pipeline),
-            model.name,
-            model.temperature,
-            model.thinking.as_str(),
-        ]);
-        let settings = Sha256::new().chain_update(settings.to_string());
+            json!(model.name),
+            json!(model.temperature),
+            json!(model.thinking.map(Thinking::as_str)),
+        ];
+        // Last, and only where it differs: what Gemini was asked keeps its fingerprint.
+        settings.extend((model.provider == Provider::OpenAi).then(|| json!("openai")));
+        let settings = Sha256::new().chain_update(Value::Array(settings).to_string());
         Ok(Prompter { columns: pipeline.columns.as_slice().into(), pipeline, environment, settings })
     }
 

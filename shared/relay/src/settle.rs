@@ -11,7 +11,7 @@ use crate::limits::{COMMIT_BYTES_MAX, MUTATIONS_MAX};
 use crate::names::{RunId, ShardIndex};
 use crate::pipeline::{Pipeline, RESERVED_COLUMNS};
 use crate::ports::{Announcement, Generation, Part, RecordsError, RunRow, RunState};
-use crate::record::{Answer, AnswerLine, Counts, Header, Key, Outcome, Totals, Usage};
+use crate::record::{Answer, AnswerLine, Counts, Header, Key, Outcome, Spent, Totals};
 use std::collections::BTreeMap;
 use std::io;
 
@@ -47,8 +47,8 @@ pub struct Upsert<'a> {
     pub key: &'a Key,
     /// What to write.
     pub answer: &'a Answer,
-    /// Tokens of the row's paid calls.
-    pub usage: Usage,
+    /// What it took.
+    pub spent: Spent,
 }
 
 /// A target row that this run confirms: source_time, run_time, run and ordinal become this run's, its answer stays.
@@ -99,7 +99,15 @@ pub fn keys_to_read(part: &Part) -> Vec<Key> {
 
 /// Decides every line of `part`, given the target rows of [`keys_to_read`] that exist. Each line is counted exactly once.
 pub fn settle<'a>(part: &'a Part, existing: &BTreeMap<Key, Existing>) -> Settled<'a> {
-    let counts = Counts { shards: 1, wasted_answers: part.header.wasted_answers, ..Counts::default() };
+    let Header { wasted_answers, wasted, .. } = part.header;
+    let counts = Counts {
+        shards: 1,
+        wasted_answers,
+        usage: wasted.usage,
+        cost: wasted.cost,
+        waste: wasted,
+        ..Counts::default()
+    };
     let mut settled = Settled { counts, ..Settled::default() };
     for line in &part.lines {
         let target = line.key.as_ref().and_then(|key| existing.get(key));
@@ -124,7 +132,7 @@ fn fate<'a>(header: &Header, line: &'a AnswerLine, target: Option<&Existing>) ->
         (Outcome::Failed(failed), _) => Fate::Failed { reason: &failed.reason, message: &failed.message },
         (_, None) => Fate::Failed { reason: ANSWERS_CORRUPT, message: "the row has an outcome but no key" },
         (_, Some(_)) if target.is_some_and(newer) => Fate::Superseded,
-        (Outcome::Answer(answer), Some(key)) => Fate::Upsert(Upsert { ordinal, key, answer, usage: line.spent.usage }),
+        (Outcome::Answer(answer), Some(key)) => Fate::Upsert(Upsert { ordinal, key, answer, spent: line.spent }),
         (Outcome::Unchanged(fingerprint), Some(key)) => match target {
             Some(target) if target.fingerprint == *fingerprint => Fate::Touch(Touch { ordinal, key }),
             _ => Fate::Failed {
@@ -137,9 +145,7 @@ fn fate<'a>(header: &Header, line: &'a AnswerLine, target: Option<&Existing>) ->
 
 impl<'a> Settled<'a> {
     fn add(&mut self, line: &'a AnswerLine, fate: Fate<'a>) {
-        self.counts.paid_calls += u64::from(line.spent.paid_calls);
-        self.counts.ambiguous_calls += u64::from(line.spent.ambiguous_calls);
-        self.counts.usage += line.spent.usage;
+        self.counts.spend(&line.spent, matches!(fate, Fate::Failed { .. }));
         match fate {
             Fate::Upsert(upsert) => {
                 self.counts.loaded += 1;
@@ -211,7 +217,7 @@ pub fn announcement(event_id: String, run: RunRow) -> Option<Announcement> {
 /// Columns of Failures: run, ordinal, key, reason, message, attempts.
 const FAILURE_COLUMNS: usize = 6;
 /// Columns of one row each of Runs, Ledger and Counters, rounded up.
-const BOOKKEEPING_COLUMNS: usize = 64;
+const BOOKKEEPING_COLUMNS: usize = 96;
 /// Bytes of a row's fixed columns (times, numbers, the run's name), rounded up.
 const ROW_BYTES: usize = 256;
 

@@ -75,6 +75,8 @@ pub struct TargetRow {
     pub fingerprint: String,
     /// Tokens.
     pub usage: Usage,
+    /// Picodollars, where known.
+    pub cost: Option<u64>,
     /// When the answer was written.
     pub committed_at: Millis,
 }
@@ -245,7 +247,8 @@ fn upsert(table: &mut BTreeMap<Key, TargetRow>, part: &Part, row: &Upsert<'_>, n
         source_time: part.header.source_time,
         model: row.answer.model.clone(),
         fingerprint: row.answer.fingerprint.clone(),
-        usage: row.usage,
+        usage: row.spent.usage,
+        cost: row.spent.known_cost(),
         committed_at: now,
     };
     table.insert(row.key.clone(), after);

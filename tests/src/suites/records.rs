@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use tasuki_relay::names::ShardIndex;
 use tasuki_relay::pipeline::Pipeline;
 use tasuki_relay::ports::{Loaded, Part, Records, RecordsError, RunRow, RunState};
-use tasuki_relay::record::{Counts, Key, Usage};
+use tasuki_relay::record::{Bill, Counts, Key, Usage};
 
 /// Runs every check on a fresh store. Panics where the adapter is wrong.
 pub async fn records_suite(records: &dyn Records) {
@@ -53,10 +53,17 @@ async fn notices(records: &dyn Records, number: i64) -> Vec<String> {
 
 async fn a_part_is_loaded_once(records: &dyn Records) {
     let target = pipeline("once");
-    let one = part(&target, 100, S0, vec![(1, answer("f1")), (2, failed("malformed")), (3, answer("f3"))]);
+    let mut one = part(&target, 100, S0, vec![(1, answer("f1")), (2, failed("malformed")), (3, answer("f3"))]);
+    one.lines[2].spent.salvage = Bill { calls: 1, cost: 9, ..Bill::default() };
     let counts = load(records, &one).await;
-    let usage = Usage { prompt: 30, output: 6, thought: 0, cached: 0 };
-    assert_eq!(counts, Counts { shards: 1, loaded: 2, failed: 1, paid_calls: 3, usage, ..Counts::default() });
+    let usage = |rows: u64| Usage { prompt: 10 * rows, output: 2 * rows, thought: 0, cached: 0 };
+    let bill = Counts {
+        cost: 21_000_000,
+        waste: Bill { calls: 1, usage: usage(1), cost: 7_000_000 },
+        salvage: one.lines[2].spent.salvage,
+        ..Counts::default()
+    };
+    assert_eq!(counts, Counts { shards: 1, loaded: 2, failed: 1, paid_calls: 3, usage: usage(3), ..bill });
 
     let before = finish(records, 100).await;
     assert_eq!((before.state, before.counts, before.ended_at), (RunState::Running, counts, None));
@@ -203,8 +210,10 @@ async fn a_part_of_failures_loads_without_a_target(records: &dyn Records) {
         with_totals(part(&pipeline(""), 200, S0, vec![(1, failed("bad_json")), (2, failed("bad_json"))]), 1, 2);
     one.lines[0].key = None;
     one.header.wasted_answers = 2;
+    one.header.wasted = Bill { calls: 2, cost: 3, ..Bill::default() };
     let counts = load(records, &one).await;
     assert_eq!((counts.failed, counts.wasted_answers, counts.rows()), (2, 2, 2));
+    assert_eq!((counts.waste.calls, counts.cost), (4, 14_000_003), "what was thrown away was paid, too");
     assert_eq!(finish(records, 200).await.state, RunState::Complete);
 }
 

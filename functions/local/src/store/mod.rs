@@ -30,7 +30,7 @@ const BUSY: Duration = Duration::from_secs(10);
 const STATEMENTS: usize = 64;
 
 /// The version of `schema.sql`, in the file's `user_version`; 0 is a file without it.
-const SCHEMA: i64 = 1;
+const SCHEMA: i64 = 2;
 
 /// [`Records`] on a SQLite file. One connection: SQLite has one writer at a time anyway.
 #[derive(Debug)]
@@ -85,24 +85,31 @@ impl Store {
 }
 
 fn connect(path: &Path) -> Result<Connection, Fault> {
-    let connection = Connection::open(path)?;
+    let mut connection = Connection::open(path)?;
     connection.busy_timeout(BUSY)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     connection.pragma_update(None, "journal_mode", "WAL")?;
     // A crash of the process loses nothing. A loss of power may lose the last parts, and the sweep loads them again.
     connection.pragma_update(None, "synchronous", "NORMAL")?;
     connection.pragma_update(None, "foreign_keys", true)?;
-    if version(&connection)? == 0 {
-        connection.execute_batch(&format!("BEGIN IMMEDIATE;\n{}\nCOMMIT;", include_str!("schema.sql")))?;
+    if version(&connection)? < SCHEMA {
+        // Within the transaction it is looked at again: another process may have been first.
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        match version(&transaction)? {
+            0 => transaction.execute_batch(include_str!("schema.sql"))?,
+            1 => transaction.execute_batch(include_str!("schema_2.sql"))?,
+            _ => (),
+        }
+        transaction.commit()?;
     }
     Ok(connection)
 }
 
-/// The file's schema: 0 for none yet, or [`SCHEMA`].
+/// The file's schema: 0 for none yet, at most [`SCHEMA`].
 fn version(connection: &Connection) -> Result<i64, Fault> {
     let version = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     match version {
-        0 | SCHEMA => Ok(version),
+        0..=SCHEMA => Ok(version),
         other => Err(Fault(RecordsError::Systemic(format!(
             "the store's file has schema {other}, this Tasuki knows {SCHEMA}: use the version that wrote it, or another directory"
         )))),

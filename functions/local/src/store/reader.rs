@@ -4,7 +4,7 @@ use super::fault::Fault;
 use super::rows;
 use super::runs::{self, int, parsed, uint};
 use super::target::{self, quoted};
-use super::{BUSY, version};
+use super::{BUSY, SCHEMA, version};
 use async_trait::async_trait;
 use rusqlite::{Connection, OpenFlags, Row, params};
 use serde_json::Value;
@@ -173,7 +173,12 @@ impl Reader {
         }
         let connection = Connection::open_with_flags(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         connection.busy_timeout(BUSY)?;
-        Ok((version(&connection)? != 0).then_some(connection))
+        match version(&connection)? {
+            0 => Ok(None),
+            SCHEMA => Ok(Some(connection)),
+            // Of an earlier version: it gets its new columns first.
+            _ => super::connect(&self.path).map(Some),
+        }
     }
 }
 

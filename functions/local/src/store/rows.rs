@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use tasuki_relay::clock::Millis;
 use tasuki_relay::pipeline::{AnswerColumn, Pipeline, ValueType};
 use tasuki_relay::ports::{Part, RecordsError};
+use tasuki_relay::prices::dollars;
 use tasuki_relay::record::Key;
 use tasuki_relay::settle::{Existing, Settled, Upsert};
 
@@ -125,12 +126,13 @@ fn upsert_values(part: &Part, row: &Upsert<'_>, now: Millis) -> Option<Vec<Sql>>
         values.push(answer_out(column, row.answer.values.get(&column.name)?)?);
     }
     let [source_time, run_time, run] = stamp(part);
-    let usage = row.usage;
+    let usage = row.spent.usage;
     let tokens = [usage.prompt, usage.output, usage.thought, usage.cached].map(|count| Sql::Integer(int(count)));
     values.extend([run, run_time, Sql::Integer(int(row.ordinal)), source_time]);
     values.extend([Sql::Text(row.answer.model.clone()), Sql::Text(row.answer.fingerprint.clone())]);
     values.extend(tokens);
-    values.extend([Sql::Null, Sql::Text(now.to_string())]);
+    let cost = row.spent.known_cost().map_or(Sql::Null, |cost| Sql::Real(dollars(cost)));
+    values.extend([cost, Sql::Text(now.to_string())]);
     Some(values)
 }
 

@@ -14,12 +14,12 @@ use tasuki_relay::record::{Counts, Header, Totals};
 use tasuki_relay::settle;
 
 /// The values of [`Counts::COLUMNS`].
-pub(super) fn counts_out(counts: &Counts) -> [i64; 13] {
+pub(super) fn counts_out(counts: &Counts) -> [i64; Counts::COLUMNS.len()] {
     counts.values().map(int)
 }
 
 fn counts_in(row: &Row<'_>) -> rusqlite::Result<Counts> {
-    let mut values = [0; 13];
+    let mut values = [0; Counts::COLUMNS.len()];
     for (value, column) in values.iter_mut().zip(Counts::COLUMNS) {
         *value = uint(row.get(column)?);
     }

@@ -16,7 +16,7 @@ CREATE TABLE IF NOT EXISTS Runs (
   ended_at        TEXT
 ) STRICT, WITHOUT ROWID;
 
--- A row here says that its part is loaded: it commits with the part's rows or not at all.
+-- Costs are picodollars. A row here says that its part is loaded: it commits with the part's rows or not at all.
 CREATE TABLE IF NOT EXISTS Ledger (
   run             TEXT NOT NULL REFERENCES Runs (run),
   shard           INTEGER NOT NULL,
@@ -35,6 +35,28 @@ CREATE TABLE IF NOT EXISTS Ledger (
   output_tokens   INTEGER NOT NULL,
   thought_tokens  INTEGER NOT NULL,
   cached_tokens   INTEGER NOT NULL,
+  cost                   INTEGER NOT NULL DEFAULT 0,
+  unpriced_calls         INTEGER NOT NULL DEFAULT 0,
+  reused_answers         INTEGER NOT NULL DEFAULT 0,
+  duplicate_prompts      INTEGER NOT NULL DEFAULT 0,
+  retry_calls            INTEGER NOT NULL DEFAULT 0,
+  retry_prompt_tokens    INTEGER NOT NULL DEFAULT 0,
+  retry_output_tokens    INTEGER NOT NULL DEFAULT 0,
+  retry_thought_tokens   INTEGER NOT NULL DEFAULT 0,
+  retry_cached_tokens    INTEGER NOT NULL DEFAULT 0,
+  retry_cost             INTEGER NOT NULL DEFAULT 0,
+  salvage_calls          INTEGER NOT NULL DEFAULT 0,
+  salvage_prompt_tokens  INTEGER NOT NULL DEFAULT 0,
+  salvage_output_tokens  INTEGER NOT NULL DEFAULT 0,
+  salvage_thought_tokens INTEGER NOT NULL DEFAULT 0,
+  salvage_cached_tokens  INTEGER NOT NULL DEFAULT 0,
+  salvage_cost           INTEGER NOT NULL DEFAULT 0,
+  waste_calls            INTEGER NOT NULL DEFAULT 0,
+  waste_prompt_tokens    INTEGER NOT NULL DEFAULT 0,
+  waste_output_tokens    INTEGER NOT NULL DEFAULT 0,
+  waste_thought_tokens   INTEGER NOT NULL DEFAULT 0,
+  waste_cached_tokens    INTEGER NOT NULL DEFAULT 0,
+  waste_cost             INTEGER NOT NULL DEFAULT 0,
   PRIMARY KEY (run, shard)
 ) STRICT, WITHOUT ROWID;
 
@@ -54,6 +76,28 @@ CREATE TABLE IF NOT EXISTS Counters (
   output_tokens   INTEGER NOT NULL,
   thought_tokens  INTEGER NOT NULL,
   cached_tokens   INTEGER NOT NULL,
+  cost                   INTEGER NOT NULL DEFAULT 0,
+  unpriced_calls         INTEGER NOT NULL DEFAULT 0,
+  reused_answers         INTEGER NOT NULL DEFAULT 0,
+  duplicate_prompts      INTEGER NOT NULL DEFAULT 0,
+  retry_calls            INTEGER NOT NULL DEFAULT 0,
+  retry_prompt_tokens    INTEGER NOT NULL DEFAULT 0,
+  retry_output_tokens    INTEGER NOT NULL DEFAULT 0,
+  retry_thought_tokens   INTEGER NOT NULL DEFAULT 0,
+  retry_cached_tokens    INTEGER NOT NULL DEFAULT 0,
+  retry_cost             INTEGER NOT NULL DEFAULT 0,
+  salvage_calls          INTEGER NOT NULL DEFAULT 0,
+  salvage_prompt_tokens  INTEGER NOT NULL DEFAULT 0,
+  salvage_output_tokens  INTEGER NOT NULL DEFAULT 0,
+  salvage_thought_tokens INTEGER NOT NULL DEFAULT 0,
+  salvage_cached_tokens  INTEGER NOT NULL DEFAULT 0,
+  salvage_cost           INTEGER NOT NULL DEFAULT 0,
+  waste_calls            INTEGER NOT NULL DEFAULT 0,
+  waste_prompt_tokens    INTEGER NOT NULL DEFAULT 0,
+  waste_output_tokens    INTEGER NOT NULL DEFAULT 0,
+  waste_thought_tokens   INTEGER NOT NULL DEFAULT 0,
+  waste_cached_tokens    INTEGER NOT NULL DEFAULT 0,
+  waste_cost             INTEGER NOT NULL DEFAULT 0,
   PRIMARY KEY (run, slot)
 ) STRICT, WITHOUT ROWID;
 
@@ -73,4 +117,4 @@ CREATE TABLE IF NOT EXISTS Outbox (
   published_at TEXT
 ) STRICT, WITHOUT ROWID;
 
-PRAGMA user_version = 1;
+PRAGMA user_version = 2;

@@ -14,6 +14,7 @@ use tasuki_relay::clock::Millis;
 use tasuki_relay::ddl::{COMMITTED_AT, quoted};
 use tasuki_relay::pipeline::{AnswerColumn, KeyType, Pipeline, ValueType};
 use tasuki_relay::ports::Part;
+use tasuki_relay::prices::dollars;
 use tasuki_relay::record::Key;
 use tasuki_relay::settle::{Existing, Touch, Upsert};
 
@@ -81,7 +82,7 @@ pub(super) fn upsert_values(part: &Part, row: &Upsert<'_>) -> Option<Values> {
     values.extend(stamp(part, row.ordinal));
     let texts = [("model", &row.answer.model), ("fingerprint", &row.answer.fingerprint)];
     values.extend(texts.map(|(name, text)| (name.to_owned(), text.clone().into())));
-    let usage = row.usage;
+    let usage = row.spent.usage;
     let tokens = [
         ("prompt_tokens", usage.prompt),
         ("output_tokens", usage.output),
@@ -89,7 +90,7 @@ pub(super) fn upsert_values(part: &Part, row: &Upsert<'_>) -> Option<Values> {
         ("cached_tokens", usage.cached),
     ];
     values.extend(tokens.map(|(name, tokens)| (name.to_owned(), int(tokens).into())));
-    values.push(("cost".to_owned(), Value::null()));
+    values.push(("cost".to_owned(), row.spent.known_cost().map(dollars).into()));
     Some(values)
 }
 

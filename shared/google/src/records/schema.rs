@@ -2,10 +2,11 @@
 //! a later change is a statement of its own, in a new file.
 
 /// The files, by name.
-const FILES: [(&str, &str); 3] = [
+const FILES: [(&str, &str); 4] = [
     ("0001_books.sql", include_str!("../../../../infra/schema/0001_books.sql")),
     ("0002_loader.sql", include_str!("../../../../infra/schema/0002_loader.sql")),
     ("0003_readers.sql", include_str!("../../../../infra/schema/0003_readers.sql")),
+    ("0004_bill.sql", include_str!("../../../../infra/schema/0004_bill.sql")),
 ];
 
 /// The statements that make the tables, in the order in which they are applied.

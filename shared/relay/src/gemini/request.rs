@@ -34,7 +34,8 @@ struct GenerationConfig {
     max_output_tokens: Option<u32>,
     response_mime_type: &'static str,
     response_schema: Value,
-    thinking_config: ThinkingConfig,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    thinking_config: Option<ThinkingConfig>,
 }
 
 #[derive(Serialize)]
@@ -55,7 +56,7 @@ pub(super) fn body(ask: &Ask) -> Vec<u8> {
             max_output_tokens: ask.max_output_tokens.or(model.max_output_tokens),
             response_mime_type: "application/json",
             response_schema: response_schema(pipeline),
-            thinking_config: ThinkingConfig { thinking_level: model.thinking.as_str() },
+            thinking_config: model.thinking.map(|level| ThinkingConfig { thinking_level: level.as_str() }),
         },
     };
     // Room for the schema and the settings; a longer body grows once or twice.
@@ -96,7 +97,7 @@ mod tests {
                 temperature: Some(0.5),
                 max_output_tokens: Some(100),
                 retry_output_tokens: Some(200),
-                thinking: Thinking::Low,
+                thinking: Some(Thinking::Low),
                 ..ModelSettings::default()
             },
             run: RunSettings::default(),

@@ -4,10 +4,12 @@ mod columns;
 mod parse;
 mod problems;
 pub(crate) mod read;
+mod settings;
 
 pub use parse::{CHOICES_MAX, MUTATIONS_PER_PART, VALUES_MAX};
 pub use problems::{Problem, Problems};
 
+use crate::prices::{Price, Tier};
 use serde_json::Value;
 use std::time::Duration;
 
@@ -98,6 +100,8 @@ pub const RESERVED_COLUMNS: &[&str] = &[
 /// `[model]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelSettings {
+    /// Whose messages it speaks.
+    pub provider: Provider,
     /// Default [`DEFAULT_MODEL`].
     pub name: String,
     /// Where Vertex AI answers: see [`is_location`]; `None` = where the deployment says. No part of the fingerprint: a model gives
@@ -109,8 +113,14 @@ pub struct ModelSettings {
     pub max_output_tokens: Option<u32>,
     /// Asked once more with so many when an answer is truncated; `None` = a truncated answer fails.
     pub retry_output_tokens: Option<u32>,
-    /// How much the model may think.
-    pub thinking: Thinking,
+    /// How much the model may think; `None` = nothing is said of it, only where the provider is not Google.
+    pub thinking: Option<Thinking>,
+    /// How calls are served and priced. No part of the fingerprint.
+    pub tier: Tier,
+    /// Asked in this order when the model is gone or busy for long. No part of the fingerprint: their answers are answers.
+    pub fallback: Vec<Place>,
+    /// What a token of the model costs, in place of what the catalogue says.
+    pub price: Option<Price>,
     /// Calls in a minute at most, over all processes; `None` = what the model takes. No part of the fingerprint, like all pacing.
     pub requests_per_minute: Option<u32>,
     /// Tokens in a minute at most (prompts, answers, thoughts), over all processes; `None` = what the model takes.
@@ -120,14 +130,46 @@ pub struct ModelSettings {
 impl Default for ModelSettings {
     fn default() -> ModelSettings {
         ModelSettings {
+            provider: Provider::Google,
             name: DEFAULT_MODEL.to_owned(),
             location: None,
             temperature: None,
             max_output_tokens: None,
             retry_output_tokens: None,
-            thinking: Thinking::Minimal,
+            thinking: Some(Thinking::Minimal),
+            tier: Tier::Standard,
+            fallback: Vec::new(),
+            price: None,
             requests_per_minute: None,
             tokens_per_minute: None,
+        }
+    }
+}
+
+/// Whose messages a model speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Provider {
+    /// Gemini, on Vertex AI or the Gemini API.
+    #[default]
+    Google,
+    /// Chat completions, as OpenAI has them and others took over.
+    OpenAi,
+}
+
+/// A model, and where it is asked: `model@location` or `model`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// See [`ModelSettings::name`].
+    pub model: String,
+    /// See [`ModelSettings::location`].
+    pub location: Option<String>,
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.location {
+            Some(location) => write!(f, "{}@{location}", self.model),
+            None => f.write_str(&self.model),
         }
     }
 }
@@ -186,6 +228,10 @@ pub struct RunSettings {
     pub give_up_after: Option<Duration>,
     /// Ask only about rows whose prompt, schema or model settings differ from those of the answer in the target; default false.
     pub only_changed: bool,
+    /// Take answers that an earlier run paid for to the same question, and keep those of this one; default false.
+    pub reuse_answers: bool,
+    /// At this cost the run is parked, in picodollars; `None` = never.
+    pub max_cost: Option<u64>,
 }
 
 impl Default for RunSettings {
@@ -196,6 +242,8 @@ impl Default for RunSettings {
             paid_retries: 1,
             give_up_after: None,
             only_changed: false,
+            reuse_answers: false,
+            max_cost: None,
         }
     }
 }

@@ -1,34 +1,20 @@
 use super::columns;
 use super::problems::{Problem, Problems, place};
 use super::read::{Reader, Section};
-use super::{
-    AnswerColumn, DEFAULT_MODEL, KeyType, ModelSettings, Pipeline, RESERVED_COLUMNS, RunSettings, Thinking, ValueType,
-    is_location,
-};
+use super::settings;
+use super::{AnswerColumn, KeyType, Pipeline, RESERVED_COLUMNS, ValueType};
 use crate::answer;
 use crate::limits::{
     ANSWER_BYTES_MAX, COMMIT_BYTES_MAX, KEY_BYTES_MAX, MUTATIONS_MAX, PIPELINE_BYTES_MAX, ROWS_PER_SHARD,
 };
 use crate::names::is_pipeline_name;
 use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
 use toml::Spanned;
 use toml::de::DeTable;
 
 const TOP: &[&str] = &["name", "key", "key_type", "prompt", "answer", "model", "run", "target"];
 const PROMPT: &[&str] = &["system", "template"];
 const ANSWER: &[&str] = &["type", "count", "distinct", "max_chars", "one_of", "pattern", "description"];
-const MODEL: &[&str] = &[
-    "name",
-    "location",
-    "temperature",
-    "max_output_tokens",
-    "retry_output_tokens",
-    "thinking",
-    "requests_per_minute",
-    "tokens_per_minute",
-];
-const RUN: &[&str] = &["rows_per_shard", "max_in_flight", "paid_retries", "give_up_after", "only_changed"];
 const TARGET: &[&str] = &["table"];
 
 const KEY_TYPES: &[(&str, KeyType)] = &[("string", KeyType::String), ("integer", KeyType::Integer)];
@@ -38,16 +24,10 @@ const VALUE_TYPES: &[(&str, ValueType)] = &[
     ("number", ValueType::Number),
     ("boolean", ValueType::Boolean),
 ];
-const THINKING: &[(&str, Thinking)] =
-    &[("minimal", Thinking::Minimal), ("low", Thinking::Low), ("medium", Thinking::Medium), ("high", Thinking::High)];
-
 /// Tables of the store that are Tasuki's own (protocol.md, section 5).
 const RESERVED_TABLES: &[&str] = &["runs", "ledger", "counters", "failures", "outbox"];
 /// How SQLite's own tables begin, in small or capital letters (its documentation of CREATE TABLE).
 const SQLITE_TABLES: &str = "sqlite_";
-
-/// What a ceiling may be: the largest is beyond any quota, and is there so that a slip of the hand is told.
-const PER_MINUTE: RangeInclusive<u32> = 1..=1_000_000_000;
 
 /// Most values of one answer, over all columns and counts: that many are sure to fit into [`ANSWER_BYTES_MAX`] with
 /// names of 128 characters and 100 bytes a value.
@@ -101,8 +81,8 @@ fn pipeline(reader: &Reader<'_>, document: &DeTable<'_>) -> Option<Pipeline> {
     let key_type = top.choice("key_type", KEY_TYPES);
     let prompt = prompt(reader, &top);
     let answer = answer(&top, key.as_ref().map(|key| *key.get_ref()));
-    let model = model(&top);
-    let run = run(&top, answer.len());
+    let model = settings::model(&top);
+    let run = settings::run(&top, answer.len(), &model);
     top.needs("target", "[target] with table = \"row_themes\"");
     let table = top.section("target", TARGET).and_then(|target| table(&target));
     let (system, template, columns) = prompt?;
@@ -249,81 +229,8 @@ fn check_choices(table: &Section<'_>, words: &[Spanned<&str>], distinct: Option<
     }
 }
 
-fn model(top: &Section<'_>) -> ModelSettings {
-    let table = top.section("model", MODEL);
-    let table = table.as_ref();
-    let name = table.and_then(|table| table.string("name"));
-    if let (Some(table), Some(name)) = (table, name.as_ref().filter(|name| !is_model_name(name.get_ref()))) {
-        let message = "the model's name is made of letters, digits, '.', '-', '_' and '@', like gemini-3.5-flash-lite";
-        table.problem(name.span().start, message);
-    }
-    let location = table.and_then(|table| table.string("location"));
-    if let (Some(table), Some(location)) = (table, location.as_ref().filter(|name| !is_location(name.get_ref()))) {
-        let message = "location is \"global\", \"us\", \"eu\", or a region like \"europe-west4\"";
-        table.problem(location.span().start, message);
-    }
-    let most = table.and_then(|table| table.integer("max_output_tokens", 1..=65_536)).map(Spanned::into_inner);
-    let retry = table.and_then(|table| table.integer("retry_output_tokens", 1..=65_536));
-    if let (Some(table), Some(retry)) = (table, &retry) {
-        match most {
-            None => table.needs("max_output_tokens", "max_output_tokens = 512, so that retry_output_tokens exceeds it"),
-            Some(most) if *retry.get_ref() <= most => table.problem(
-                retry.span().start,
-                format_args!("retry_output_tokens must exceed max_output_tokens ({most}), or be removed"),
-            ),
-            Some(_) => {}
-        }
-    }
-    let thinking = table.and_then(|table| table.choice("thinking", THINKING));
-    let per_minute = |field| {
-        let limit = table.and_then(|table| table.integer(field, PER_MINUTE));
-        limit.map(Spanned::into_inner)
-    };
-    ModelSettings {
-        name: name.map_or(DEFAULT_MODEL, Spanned::into_inner).to_owned(),
-        location: location.map(|location| (*location.get_ref()).to_owned()),
-        temperature: table.and_then(|table| table.number("temperature", 0.0..=2.0)).map(Spanned::into_inner),
-        max_output_tokens: most,
-        retry_output_tokens: retry.map(Spanned::into_inner),
-        thinking: thinking.map_or(Thinking::Minimal, Spanned::into_inner),
-        requests_per_minute: per_minute("requests_per_minute"),
-        tokens_per_minute: per_minute("tokens_per_minute"),
-    }
-}
-
-/// The name becomes a part of a URL's path.
-fn is_model_name(name: &str) -> bool {
-    (1..=128).contains(&name.len())
-        && name.starts_with(|first: char| first.is_ascii_alphanumeric())
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-@".contains(&b))
-}
-
-fn run(top: &Section<'_>, answer_columns: usize) -> RunSettings {
-    let table = top.section("run", RUN);
-    let table = table.as_ref();
-    let rows = table.and_then(|table| table.integer("rows_per_shard", ROWS_PER_SHARD));
-    check_commit(top, rows.as_ref(), answer_columns);
-    let give_up_after = table.and_then(|table| table.string("give_up_after"));
-    let give_up_after = give_up_after.and_then(|text| {
-        let duration = humantime::parse_duration(text.get_ref()).ok().filter(|duration| !duration.is_zero());
-        if duration.is_none() {
-            top.problem(text.span().start, "give_up_after must be a duration like \"6h\" or \"1h 30m\"");
-        }
-        duration
-    });
-    let integer = |field, range| table.and_then(|table| table.integer(field, range)).map(Spanned::into_inner);
-    let defaults = RunSettings::default();
-    RunSettings {
-        rows_per_shard: rows.map(Spanned::into_inner),
-        max_in_flight: integer("max_in_flight", 1..=100_000).unwrap_or(defaults.max_in_flight),
-        paid_retries: integer("paid_retries", 0..=5).unwrap_or(defaults.paid_retries),
-        give_up_after,
-        only_changed: table.and_then(|table| table.boolean("only_changed")).is_some_and(Spanned::into_inner),
-    }
-}
-
 /// A shard is loaded in one commit. Every row of it writes its target columns, or fewer if it fails.
-fn check_commit(top: &Section<'_>, rows: Option<&Spanned<u32>>, answer_columns: usize) {
+pub(super) fn check_commit(top: &Section<'_>, rows: Option<&Spanned<u32>>, answer_columns: usize) {
     let columns = 1 + answer_columns + RESERVED_COLUMNS.len();
     let most = (MUTATIONS_MAX - MUTATIONS_PER_PART) / columns;
     let asked = rows.map_or(*ROWS_PER_SHARD.end(), |rows| *rows.get_ref());

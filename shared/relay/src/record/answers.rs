@@ -61,14 +61,97 @@ pub struct Spent {
     pub ambiguous_calls: u32,
     /// Tokens of the paid calls.
     pub usage: Usage,
+    /// What the paid calls cost, as far as their price is known: picodollars, see [`crate::prices::Price`].
+    #[serde(skip_serializing_if = "is_zero")]
+    pub cost: u64,
+    /// Paid calls whose price is not known.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub unpriced_calls: u32,
+    /// Of the paid calls: those of whose replies nothing was kept, and which others followed.
+    #[serde(skip_serializing_if = "Bill::is_nothing")]
+    pub retries: Bill,
+    /// Of the paid calls: those that asked only for what an earlier answer lacked.
+    #[serde(skip_serializing_if = "Bill::is_nothing")]
+    pub salvage: Bill,
+    /// Answers that were taken from the cache: 1 or 0.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub reused: u32,
+    /// Paid answers that another process had paid for meanwhile: 1 or 0.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub duplicates: u32,
     /// From the first call to the last reply, in milliseconds.
     pub latency_ms: u64,
+}
+
+fn is_zero<N: Default + PartialEq>(number: &N) -> bool {
+    *number == N::default()
 }
 
 impl Spent {
     /// No call was made.
     pub fn is_nothing(&self) -> bool {
         *self == Spent::default()
+    }
+
+    /// All its paid calls.
+    pub fn bill(&self) -> Bill {
+        Bill { calls: self.paid_calls.into(), usage: self.usage, cost: self.cost }
+    }
+
+    /// What the row cost in picodollars; `None` when a part of it is not known.
+    pub fn known_cost(&self) -> Option<u64> {
+        (self.unpriced_calls == 0).then_some(self.cost)
+    }
+}
+
+/// What some paid calls came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Bill {
+    /// How many.
+    pub calls: u64,
+    /// Their tokens.
+    pub usage: Usage,
+    /// What they cost, as far as their price is known: picodollars.
+    pub cost: u64,
+}
+
+impl Bill {
+    /// There are none.
+    pub fn is_nothing(&self) -> bool {
+        *self == Bill::default()
+    }
+
+    /// What is left without a part of it.
+    pub fn without(self, part: Bill) -> Bill {
+        let Usage { prompt, output, thought, cached } = part.usage;
+        Bill {
+            calls: self.calls.saturating_sub(part.calls),
+            usage: Usage {
+                prompt: self.usage.prompt.saturating_sub(prompt),
+                output: self.usage.output.saturating_sub(output),
+                thought: self.usage.thought.saturating_sub(thought),
+                cached: self.usage.cached.saturating_sub(cached),
+            },
+            cost: self.cost.saturating_sub(part.cost),
+        }
+    }
+
+    fn values(&self) -> [u64; 6] {
+        let Usage { prompt, output, thought, cached } = self.usage;
+        [self.calls, prompt, output, thought, cached, self.cost]
+    }
+
+    fn of([calls, prompt, output, thought, cached, cost]: [u64; 6]) -> Bill {
+        Bill { calls, usage: Usage { prompt, output, thought, cached }, cost }
+    }
+}
+
+impl AddAssign for Bill {
+    fn add_assign(&mut self, more: Bill) {
+        self.calls += more.calls;
+        self.usage += more.usage;
+        self.cost += more.cost;
     }
 }
 
@@ -114,6 +197,9 @@ pub enum CheckpointLine<A = AnswerLine> {
     Proof {
         /// The row.
         ordinal: u64,
+        /// What that took.
+        #[serde(default, skip_serializing_if = "Bill::is_nothing")]
+        bill: Bill,
     },
     /// A call about this row is about to start, in a shard that is suspected of killing its process.
     Marker {
@@ -136,6 +222,7 @@ pub enum GivenBack {
 
 /// Counters of a part, or of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Counts {
     /// Parts.
     pub shards: u64,
@@ -149,19 +236,33 @@ pub struct Counts {
     pub unchanged: u64,
     /// Rows of which a newer run's answer is in the target.
     pub superseded: u64,
-    /// Calls that the model charged for.
+    /// Calls that the model charged for, but for those of answers that were thrown away.
     pub paid_calls: u64,
     /// Calls of which nobody knows.
     pub ambiguous_calls: u64,
     /// Paid answers that were thrown away.
     pub wasted_answers: u64,
-    /// Tokens.
+    /// Tokens of all that was paid.
     pub usage: Usage,
+    /// What all of it cost, as far as prices are known: picodollars.
+    pub cost: u64,
+    /// Paid calls whose price is not known.
+    pub unpriced_calls: u64,
+    /// Answers that were taken from the cache.
+    pub reused_answers: u64,
+    /// Answers that two processes paid for at the same time, because the cache had none yet.
+    pub duplicate_prompts: u64,
+    /// Of all that was paid, for rows that have an answer: see [`Spent::retries`].
+    pub retries: Bill,
+    /// Likewise: see [`Spent::salvage`].
+    pub salvage: Bill,
+    /// Of all that was paid: for rows that failed, and for answers that were thrown away.
+    pub waste: Bill,
 }
 
 impl Counts {
     /// The columns that a store keeps them in, in the order of [`Counts::values`].
-    pub const COLUMNS: [&str; 13] = [
+    pub const COLUMNS: [&str; 35] = [
         "shards",
         "loaded",
         "failed",
@@ -175,32 +276,49 @@ impl Counts {
         "output_tokens",
         "thought_tokens",
         "cached_tokens",
+        "cost",
+        "unpriced_calls",
+        "reused_answers",
+        "duplicate_prompts",
+        "retry_calls",
+        "retry_prompt_tokens",
+        "retry_output_tokens",
+        "retry_thought_tokens",
+        "retry_cached_tokens",
+        "retry_cost",
+        "salvage_calls",
+        "salvage_prompt_tokens",
+        "salvage_output_tokens",
+        "salvage_thought_tokens",
+        "salvage_cached_tokens",
+        "salvage_cost",
+        "waste_calls",
+        "waste_prompt_tokens",
+        "waste_output_tokens",
+        "waste_thought_tokens",
+        "waste_cached_tokens",
+        "waste_cost",
     ];
 
     /// All of them, in the order of [`Counts::COLUMNS`].
-    pub fn values(&self) -> [u64; 13] {
+    pub fn values(&self) -> [u64; 35] {
+        let rows = [self.shards, self.loaded, self.failed, self.cancelled, self.unchanged, self.superseded];
+        let calls = [self.paid_calls, self.ambiguous_calls, self.wasted_answers];
         let Usage { prompt, output, thought, cached } = self.usage;
-        [
-            self.shards,
-            self.loaded,
-            self.failed,
-            self.cancelled,
-            self.unchanged,
-            self.superseded,
-            self.paid_calls,
-            self.ambiguous_calls,
-            self.wasted_answers,
-            prompt,
-            output,
-            thought,
-            cached,
-        ]
+        let tokens = [prompt, output, thought, cached];
+        let bill = [self.cost, self.unpriced_calls, self.reused_answers, self.duplicate_prompts];
+        let classes = [self.retries, self.salvage, self.waste].map(|class| class.values());
+        let all = [&rows[..], &calls, &tokens, &bill, classes.as_flattened()].concat();
+        all.try_into().expect("as many as there are columns")
     }
 
     /// The inverse of [`Counts::values`].
-    pub fn of(values: [u64; 13]) -> Counts {
+    pub fn of(values: [u64; 35]) -> Counts {
         let [shards, loaded, failed, cancelled, unchanged, superseded, values @ ..] = values;
-        let [paid_calls, ambiguous_calls, wasted_answers, prompt, output, thought, cached] = values;
+        let [paid_calls, ambiguous_calls, wasted_answers, prompt, output, thought, cached, values @ ..] = values;
+        let [cost, unpriced_calls, reused_answers, duplicate_prompts, classes @ ..] = values;
+        let (classes, _) = classes.as_chunks::<6>();
+        let [retries, salvage, waste] = [0, 1, 2].map(|at| Bill::of(classes[at]));
         let usage = Usage { prompt, output, thought, cached };
         Counts {
             shards,
@@ -213,7 +331,41 @@ impl Counts {
             ambiguous_calls,
             wasted_answers,
             usage,
+            cost,
+            unpriced_calls,
+            reused_answers,
+            duplicate_prompts,
+            retries,
+            salvage,
+            waste,
         }
+    }
+
+    /// Counts what a row took. Of a row that failed all is waste.
+    pub fn spend(&mut self, spent: &Spent, failed: bool) {
+        self.paid_calls += u64::from(spent.paid_calls);
+        self.ambiguous_calls += u64::from(spent.ambiguous_calls);
+        self.usage += spent.usage;
+        self.cost += spent.cost;
+        self.unpriced_calls += u64::from(spent.unpriced_calls);
+        self.reused_answers += u64::from(spent.reused);
+        self.duplicate_prompts += u64::from(spent.duplicates);
+        if failed {
+            self.waste += spent.bill();
+        } else {
+            self.retries += spent.retries;
+            self.salvage += spent.salvage;
+        }
+    }
+
+    /// All that was paid.
+    pub fn bill(&self) -> Bill {
+        Bill { calls: self.paid_calls + self.wasted_answers, usage: self.usage, cost: self.cost }
+    }
+
+    /// What is left of it without retries, salvage and waste: the calls whose replies became answers.
+    pub fn answers(&self) -> Bill {
+        [self.retries, self.salvage, self.waste].into_iter().fold(self.bill(), Bill::without)
     }
 
     /// Rows with an outcome.
@@ -234,6 +386,13 @@ impl AddAssign for Counts {
         self.ambiguous_calls += more.ambiguous_calls;
         self.wasted_answers += more.wasted_answers;
         self.usage += more.usage;
+        self.cost += more.cost;
+        self.unpriced_calls += more.unpriced_calls;
+        self.reused_answers += more.reused_answers;
+        self.duplicate_prompts += more.duplicate_prompts;
+        self.retries += more.retries;
+        self.salvage += more.salvage;
+        self.waste += more.waste;
     }
 }
 
@@ -249,5 +408,14 @@ mod tests {
         let column = |name| Counts::COLUMNS.iter().position(|column| *column == name).unwrap() as u64;
         assert_eq!((counts.superseded, counts.usage.cached), (column("superseded"), column("cached_tokens")));
         assert_eq!((counts.wasted_answers, counts.usage.prompt), (column("wasted_answers"), column("prompt_tokens")));
+        assert_eq!((counts.cost, counts.duplicate_prompts), (column("cost"), column("duplicate_prompts")));
+        assert_eq!(
+            (counts.retries.calls, counts.salvage.usage.thought),
+            (column("retry_calls"), column("salvage_thought_tokens"))
+        );
+        assert_eq!(
+            (counts.waste.usage.cached, counts.waste.cost),
+            (column("waste_cached_tokens"), column("waste_cost"))
+        );
     }
 }

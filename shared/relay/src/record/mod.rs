@@ -6,7 +6,7 @@ mod plan;
 mod shard;
 mod snapshot;
 
-pub use answers::{Answer, AnswerLine, CheckpointLine, Counts, Failed, GivenBack, Outcome, Spent, Usage};
+pub use answers::{Answer, AnswerLine, Bill, CheckpointLine, Counts, Failed, GivenBack, Outcome, Spent, Usage};
 pub use key::Key;
 pub use plan::{Input, Plan, Scan};
 pub use shard::{Content, Header, Parent, ShardLine, Totals};

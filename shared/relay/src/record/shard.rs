@@ -1,4 +1,4 @@
-use super::{Failed, Key};
+use super::{Bill, Failed, Key};
 use crate::clock::Millis;
 use crate::names::{RunId, ShardId, ShardIndex};
 use serde::{Deserialize, Serialize};
@@ -35,6 +35,9 @@ pub struct Header {
     /// In an answers object: paid answers that were thrown away because another for the same row was durable first.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub wasted_answers: u64,
+    /// What those cost, as far as anybody knows.
+    #[serde(default, skip_serializing_if = "Bill::is_nothing")]
+    pub wasted: Bill,
 }
 
 fn is_zero(number: &u64) -> bool {

@@ -1,7 +1,7 @@
 use super::*;
 use crate::names::ShardId;
 use crate::pipeline::{AnswerColumn, KeyType, ModelSettings, RunSettings, ValueType};
-use crate::record::{Failed, Spent};
+use crate::record::{Bill, Failed, Usage};
 use proptest::prelude::*;
 use serde_json::json;
 use std::sync::Arc;
@@ -34,6 +34,7 @@ fn pipeline(columns: usize) -> Pipeline {
             paid_retries: 1,
             give_up_after: None,
             only_changed: true,
+            ..RunSettings::default()
         },
         table: "themes".into(),
     }
@@ -54,6 +55,7 @@ fn part_of(run: i64, source_time: u64, lines: Vec<AnswerLine>) -> Part {
         totals: None,
         refused: None,
         wasted_answers: 3,
+        wasted: Bill::default(),
     };
     let id = ShardId { run, shard: ShardIndex(0) };
     Part { id, generation: 1, header, pipeline: Arc::new(pipeline(1)), lines }
@@ -61,7 +63,7 @@ fn part_of(run: i64, source_time: u64, lines: Vec<AnswerLine>) -> Part {
 
 fn line(ordinal: u64, key: Option<i64>, outcome: Outcome) -> AnswerLine {
     let usage = Usage { prompt: 10, output: 2, thought: 1, cached: 4 };
-    let spent = Spent { attempts: 2, paid_calls: 1, ambiguous_calls: 1, usage, latency_ms: 5 };
+    let spent = Spent { attempts: 2, paid_calls: 1, ambiguous_calls: 1, usage, latency_ms: 5, ..Spent::default() };
     AnswerLine { ordinal, key: key.map(Key::Integer), outcome, spent }
 }
 

@@ -1,4 +1,6 @@
 use super::*;
+use crate::pipeline::{DEFAULT_MODEL, ModelSettings, Place, Provider, RunSettings, Thinking};
+use crate::prices::{Price, Tier};
 use std::time::Duration;
 
 const ALL: &str = r#"name = "themes"
@@ -17,11 +19,14 @@ description = "Theme names."
 type = "boolean"
 [model]
 name = "gemini-3.5-flash"
-location = "eu"
+location = "global"
 temperature = 0.4
 max_output_tokens = 512
 retry_output_tokens = 1024
 thinking = "low"
+tier = "flex"
+fallback = ["gemini-3.5-flash@us", "gemini-3.5-flash-lite@002"]
+price = { input = 0.5, output = 3, cached = 0.05 }
 requests_per_minute = 4000
 tokens_per_minute = 2000000
 [run]
@@ -30,6 +35,8 @@ max_in_flight  = 50
 paid_retries = 0
 give_up_after = "6h 30m"
 only_changed = true
+reuse_answers = true
+max_cost_usd = 12.5
 [target]
 table = "row_themes"
 "#;
@@ -89,12 +96,19 @@ fn every_field_is_read() {
                 },
             ],
             model: ModelSettings {
+                provider: Provider::Google,
                 name: "gemini-3.5-flash".into(),
-                location: Some("eu".into()),
+                location: Some("global".into()),
                 temperature: Some(0.4),
                 max_output_tokens: Some(512),
                 retry_output_tokens: Some(1024),
-                thinking: Thinking::Low,
+                thinking: Some(Thinking::Low),
+                tier: Tier::Flex,
+                fallback: vec![
+                    Place { model: "gemini-3.5-flash".into(), location: Some("us".into()) },
+                    Place { model: "gemini-3.5-flash-lite@002".into(), location: None },
+                ],
+                price: Some(Price::per_million(0.5, 3.0, Some(0.05))),
                 requests_per_minute: Some(4_000),
                 tokens_per_minute: Some(2_000_000),
             },
@@ -104,6 +118,8 @@ fn every_field_is_read() {
                 paid_retries: 0,
                 give_up_after: Some(Duration::from_secs(6 * 3600 + 30 * 60)),
                 only_changed: true,
+                reuse_answers: true,
+                max_cost: Some(12_500_000_000_000),
             },
             table: "row_themes".into(),
         }
@@ -115,12 +131,16 @@ fn what_is_left_out_has_its_default() {
     let pipeline = Pipeline::parse(LEAST).unwrap();
     assert_eq!((pipeline.key_type, pipeline.system), (KeyType::String, None));
     let model = ModelSettings {
+        provider: Provider::Google,
         name: DEFAULT_MODEL.into(),
         location: None,
         temperature: None,
         max_output_tokens: None,
         retry_output_tokens: None,
-        thinking: Thinking::Minimal,
+        thinking: Some(Thinking::Minimal),
+        tier: Tier::Standard,
+        fallback: vec![],
+        price: None,
         requests_per_minute: None,
         tokens_per_minute: None,
     };
@@ -131,6 +151,8 @@ fn what_is_left_out_has_its_default() {
         paid_retries: 1,
         give_up_after: None,
         only_changed: false,
+        reuse_answers: false,
+        max_cost: None,
     };
     assert_eq!(pipeline.run, run);
 }
@@ -275,6 +297,44 @@ fn a_location_is_global_a_multi_region_or_a_region() {
     {
         assert!(location(other).starts_with("8:12: location is \"global\""), "{other}: {}", location(other));
     }
+}
+
+#[test]
+fn a_tier_is_served_in_global_alone() {
+    let model = |fields: &str| said("[target]", &format!("[model]\n{fields}\n[target]"));
+    assert_eq!(model("tier = 'flex'"), "nothing");
+    assert_eq!(model("tier = 'standard'\nlocation = 'eu'"), "nothing");
+    assert!(model("tier = 'priority'\nlocation = 'eu'").starts_with("8:8: flex and priority are served in one place"));
+    assert!(model("tier = 'batch'").contains("Allowed: standard, flex, priority"));
+}
+
+#[test]
+fn a_fallback_names_places() {
+    let fallback = |words: &str| said("[target]", &format!("[model]\nfallback = [{words}]\n[target]"));
+    assert_eq!(fallback("'gemini-3.5-flash-lite@us', 'gemini-3.5-flash'"), "nothing");
+    assert!(fallback("'m@us', 'm@us'").starts_with("8:21: \"m@us\" stands there twice"));
+    assert!(fallback("'@us'").contains("\"@us\" is no place"));
+    assert!(fallback("'a', 'b', 'c', 'd', 'e', 'f'").starts_with("8:1: fallback names 6 places: 5 at most"));
+}
+
+#[test]
+fn another_provider_has_models_of_any_name_and_no_places() {
+    let model = |fields: &str| said("[target]", &format!("[model]\nprovider = 'openai'\n{fields}\n[target]"));
+    assert_eq!(model("name = 'meta/llama-3:8b'\nfallback = ['other/one@us']\ntier = 'flex'"), "nothing");
+    assert!(model("").contains("[model] needs name"));
+    assert!(model("name = 'm'\nlocation = 'eu'").contains("location is for Google's models"));
+    let text = LEAST.replace("[target]", "[model]\nprovider = 'openai'\nname = 'm'\n[target]");
+    assert_eq!(Pipeline::parse(&text).unwrap().model.thinking, None);
+}
+
+#[test]
+fn a_price_is_whole_and_a_cap_knows_the_worst_case_of_a_call() {
+    let with = |fields: &str| said("[target]", &format!("{fields}\n[target]"));
+    assert_eq!(with("[model.price]\ninput = 0.3\noutput = 2.5"), "nothing");
+    assert!(with("[model.price]\ninput = 0.3").contains("[model.price] needs output"));
+    assert!(with("[model.price]\ninput = -1\noutput = 1").contains("input must be 0 to 100000"));
+    assert!(with("[run]\nmax_cost_usd = 5").starts_with("8:16: max_cost_usd sets the worst case of each call aside"));
+    assert_eq!(with("[model]\nmax_output_tokens = 512\n[run]\nmax_cost_usd = 5"), "nothing");
 }
 
 #[test]

@@ -1,0 +1,89 @@
+-- What runs cost, by class. Costs are picodollars: 18 digits hold nine million dollars.
+
+ALTER TABLE Ledger ADD COLUMN cost INT64 NOT NULL DEFAULT (0);
+
+ALTER TABLE Ledger ADD COLUMN unpriced_calls INT64 NOT NULL DEFAULT (0);
+
+ALTER TABLE Ledger ADD COLUMN reused_answers INT64 NOT NULL DEFAULT (0);
+
+ALTER TABLE Ledger ADD COLUMN duplicate_prompts INT64 NOT NULL DEFAULT (0);
+
+ALTER TABLE Ledger ADD COLUMN retry_calls INT64 NOT NULL DEFAULT (0);
+
+ALTER TABLE Ledger ADD COLUMN retry_prompt_tokens INT64 NOT NULL DEFAULT (0);
+
+ALTER TABLE Ledger ADD COLUMN retry_output_tokens INT64 NOT NULL DEFAULT (0);
+
+ALTER TABLE Ledger ADD COLUMN retry_thought_tokens INT64 NOT NULL DEFAULT (0);
+
+ALTER TABLE Ledger ADD COLUMN retry_cached_tokens INT64 NOT NULL DEFAULT (0);
+
+ALTER TABLE Ledger ADD COLUMN retry_cost INT64 NOT NULL DEFAULT (0);
+
+ALTER TABLE Ledger ADD COLUMN salvage_calls INT64 NOT NULL DEFAULT (0);
+
+ALTER TABLE Ledger ADD COLUMN salvage_prompt_tokens INT64 NOT NULL DEFAULT (0);
+
+ALTER TABLE Ledger ADD COLUMN salvage_output_tokens INT64 NOT NULL DEFAULT (0);
+
+ALTER TABLE Ledger ADD COLUMN salvage_thought_tokens INT64 NOT NULL DEFAULT (0);
+
+ALTER TABLE Ledger ADD COLUMN salvage_cached_tokens INT64 NOT NULL DEFAULT (0);
+
+ALTER TABLE Ledger ADD COLUMN salvage_cost INT64 NOT NULL DEFAULT (0);
+
+ALTER TABLE Ledger ADD COLUMN waste_calls INT64 NOT NULL DEFAULT (0);
+
+ALTER TABLE Ledger ADD COLUMN waste_prompt_tokens INT64 NOT NULL DEFAULT (0);
+
+ALTER TABLE Ledger ADD COLUMN waste_output_tokens INT64 NOT NULL DEFAULT (0);
+
+ALTER TABLE Ledger ADD COLUMN waste_thought_tokens INT64 NOT NULL DEFAULT (0);
+
+ALTER TABLE Ledger ADD COLUMN waste_cached_tokens INT64 NOT NULL DEFAULT (0);
+
+ALTER TABLE Ledger ADD COLUMN waste_cost INT64 NOT NULL DEFAULT (0);
+
+ALTER TABLE Counters ADD COLUMN cost INT64 NOT NULL DEFAULT (0);
+
+ALTER TABLE Counters ADD COLUMN unpriced_calls INT64 NOT NULL DEFAULT (0);
+
+ALTER TABLE Counters ADD COLUMN reused_answers INT64 NOT NULL DEFAULT (0);
+
+ALTER TABLE Counters ADD COLUMN duplicate_prompts INT64 NOT NULL DEFAULT (0);
+
+ALTER TABLE Counters ADD COLUMN retry_calls INT64 NOT NULL DEFAULT (0);
+
+ALTER TABLE Counters ADD COLUMN retry_prompt_tokens INT64 NOT NULL DEFAULT (0);
+
+ALTER TABLE Counters ADD COLUMN retry_output_tokens INT64 NOT NULL DEFAULT (0);
+
+ALTER TABLE Counters ADD COLUMN retry_thought_tokens INT64 NOT NULL DEFAULT (0);
+
+ALTER TABLE Counters ADD COLUMN retry_cached_tokens INT64 NOT NULL DEFAULT (0);
+
+ALTER TABLE Counters ADD COLUMN retry_cost INT64 NOT NULL DEFAULT (0);
+
+ALTER TABLE Counters ADD COLUMN salvage_calls INT64 NOT NULL DEFAULT (0);
+
+ALTER TABLE Counters ADD COLUMN salvage_prompt_tokens INT64 NOT NULL DEFAULT (0);
+
+ALTER TABLE Counters ADD COLUMN salvage_output_tokens INT64 NOT NULL DEFAULT (0);
+
+ALTER TABLE Counters ADD COLUMN salvage_thought_tokens INT64 NOT NULL DEFAULT (0);
+
+ALTER TABLE Counters ADD COLUMN salvage_cached_tokens INT64 NOT NULL DEFAULT (0);
+
+ALTER TABLE Counters ADD COLUMN salvage_cost INT64 NOT NULL DEFAULT (0);
+
+ALTER TABLE Counters ADD COLUMN waste_calls INT64 NOT NULL DEFAULT (0);
+
+ALTER TABLE Counters ADD COLUMN waste_prompt_tokens INT64 NOT NULL DEFAULT (0);
+
+ALTER TABLE Counters ADD COLUMN waste_output_tokens INT64 NOT NULL DEFAULT (0);
+
+ALTER TABLE Counters ADD COLUMN waste_thought_tokens INT64 NOT NULL DEFAULT (0);
+
+ALTER TABLE Counters ADD COLUMN waste_cached_tokens INT64 NOT NULL DEFAULT (0);
+
+ALTER TABLE Counters ADD COLUMN waste_cost INT64 NOT NULL DEFAULT (0);
