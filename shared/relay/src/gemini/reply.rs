@@ -1,9 +1,10 @@
 use super::{Access, fault};
+use crate::calls::{garbled, or_default};
 use crate::ports::{Fault, Reply};
 use crate::prices::Tier;
 use crate::record::Usage;
+use serde::Deserialize;
 use serde::de::IgnoredAny;
-use serde::{Deserialize, Deserializer};
 use std::borrow::Cow;
 
 /// What we read of a `GenerateContentResponse`. Fields may be absent or null, enums are text: a newer API must not break us.
@@ -104,21 +105,11 @@ fn text(parts: Vec<Part<'_>>) -> String {
     texts.fold(first, |whole, more| whole + &more)
 }
 
-/// Says where, never what: serde's own words quote the text.
-fn garbled(error: &serde_json::Error) -> Fault {
-    let what = if error.is_data() { "JSON of another shape" } else { "not JSON" };
-    Fault::Garbled(format!("{what}, at line {} column {}", error.line(), error.column()))
-}
-
-/// null is the same as absent.
-fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(from: D) -> Result<T, D::Error> {
-    Ok(Option::<T>::deserialize(from)?.unwrap_or_default())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gemini::access::{GeminiApi, Key};
+    use crate::calls::Key;
+    use crate::gemini::access::GeminiApi;
     use proptest::prelude::*;
 
     fn reply_of(body: &[u8]) -> Result<Reply, Fault> {
