@@ -6,6 +6,7 @@
 )]
 
 mod answers;
+mod classes;
 mod control;
 mod mistakes;
 mod paying;
