@@ -8,7 +8,8 @@ use tasuki_relay::pipeline::{Pipeline, Place};
 use tasuki_relay::ports::{Ask, Fault, Reply};
 use tasuki_relay::prices::{Catalogue, Price, Tier};
 use tasuki_relay::stand_in::StandIn;
-use tokio::sync::watch;
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 
 /// A model that gave no answer for so long, and turned calls away all the while, is busy for long. Longer than a minute's quota
@@ -37,8 +38,8 @@ pub(crate) struct Route {
 pub(crate) struct Routes {
     clock: Clock,
     all: Vec<Route>,
-    /// Changes whenever another one is to be asked.
-    moved: watch::Sender<()>,
+    /// Another one is to be asked.
+    moved: Notify,
 }
 
 impl Route {
@@ -96,7 +97,7 @@ impl Routes {
     pub fn new(pipeline: &Arc<Pipeline>, clock: &Clock, now: Millis) -> Routes {
         let places = std::iter::once(None).chain(pipeline.model.fallback.iter().cloned().map(Some));
         let all = places.enumerate().map(|(rank, place)| Route::new(rank, pipeline, place, clock, now)).collect();
-        Routes { clock: clock.clone(), all, moved: watch::Sender::new(()) }
+        Routes { clock: clock.clone(), all, moved: Notify::new() }
     }
 
     /// Where the next call goes: the first place that is not known to be gone, or may be tried again.
@@ -105,9 +106,9 @@ impl Routes {
         others.iter().find(|route| route.breaker.admit().is_ok()).unwrap_or(last)
     }
 
-    /// Tells when [`Routes::pick`] may choose otherwise than before this call.
-    pub fn moves(&self) -> watch::Receiver<()> {
-        self.moved.subscribe()
+    /// Ends when [`Routes::pick`] may choose otherwise than before this call.
+    pub fn moves(&self) -> Notified<'_> {
+        self.moved.notified()
     }
 
     /// The model of this route is gone, or does not take calls of this project. False when there is no other to ask.
@@ -119,7 +120,7 @@ impl Routes {
             tracing::warn!("{model} is not asked for now ({what}): {next} is");
         }
         route.breaker.trip_quietly(what.to_owned());
-        self.moved.send_replace(());
+        self.moved.notify_waiters();
         true
     }
 
@@ -131,7 +132,7 @@ impl Routes {
                 *turning_away = None;
                 if route.breaker.is_open() {
                     route.breaker.close();
-                    self.moved.send_replace(());
+                    self.moved.notify_waiters();
                 }
             }
             Err(Fault::Busy { .. } | Fault::Unavailable(_)) => {
@@ -149,7 +150,7 @@ impl Routes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tasuki_relay::clock::Clock;
+    use futures::FutureExt;
     use tasuki_relay::pipeline::Thinking;
 
     const TEXT: &str = "name = 'p'\nkey = 'id'\n[prompt]\ntemplate = '{{ t }}'\n[answer.a]\ntype = 'string'\n\
@@ -173,7 +174,7 @@ mod tests {
         assert_eq!(routes.pick().rank, 0);
         let moves = routes.moves();
         assert!(routes.gone(&routes.all[0], "404"));
-        assert!(moves.has_changed().unwrap(), "who waits for the first goes on to the next");
+        assert!(moves.now_or_never().is_some(), "who waits for the first goes on to the next");
         assert_eq!(routes.pick().rank, 1);
         tokio::time::advance(crate::COOLDOWN).await;
         assert_eq!([routes.pick().rank, routes.pick().rank], [0, 1], "one call tries the first again");

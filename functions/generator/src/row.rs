@@ -239,14 +239,14 @@ impl Generator {
     async fn may_call<'j>(&self, job: &'j Job, bytes: usize) -> Option<(&'j Route, Permit)> {
         let came = self.clock.instant();
         let (route, permit) = loop {
-            let mut moves = job.run.routes.moves();
+            let moves = job.run.routes.moves();
             let route = job.run.routes.pick();
             let model = &route.pipeline.model;
             let gate = self.pace.gate(model);
             tokio::select! {
                 biased;
                 () = job.until_halted() => return None,
-                _ = moves.changed() => continue,
+                () = moves => continue,
                 permit = gate.pass(self.pace.ceilings(model), bytes) => break (route, permit),
             }
         };
