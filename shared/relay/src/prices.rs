@@ -1,7 +1,7 @@
 //! What models cost, how they think and until when they answer: `prices.toml` at the root, read once.
 
 use crate::clock::Millis;
-use crate::pipeline::{ModelSettings, Thinking};
+use crate::pipeline::{ModelSettings, Pipeline, Place, Thinking};
 use crate::record::Usage;
 use serde::Deserialize;
 use std::sync::LazyLock;
@@ -161,6 +161,22 @@ impl Catalogue {
         ))
     }
 
+    /// Why no run may begin with this pipeline's `max_cost_usd`: what a call costs is not known, so nothing could be set aside
+    /// for it. A run that has its plan is not asked.
+    pub fn refuses_cap(&self, pipeline: &Pipeline, now: Millis) -> Option<String> {
+        pipeline.run.max_cost?;
+        let model = &pipeline.model;
+        let own = self.price_of(model, now).is_none().then(|| format!("write [model.price] for {}", model.name));
+        let is_unknown = |place: &&Place| self.price(&place.model, model.tier, now).is_none();
+        let others: Vec<String> = model.fallback.iter().filter(is_unknown).map(Place::to_string).collect();
+        let others = (!others.is_empty()).then(|| format!("remove {} from [model] fallback", others.join(" and ")));
+        let mends: Vec<String> = own.into_iter().chain(others).collect();
+        (!mends.is_empty()).then(|| {
+            let (tier, mends) = (format!("{:?}", model.tier).to_lowercase(), mends.join(" and "));
+            format!("max_cost_usd needs the price of each call, and prices.toml lacks one of tier {tier}: {mends}, or remove max_cost_usd")
+        })
+    }
+
     /// What a person who begins a run should know of this model.
     pub fn warns(&self, model: &ModelSettings, now: Millis) -> Option<String> {
         match self.life(&model.name, now) {
@@ -264,5 +280,28 @@ mod tests {
         assert!(warns("gemini-9").unwrap().contains("not in prices.toml"));
         assert_eq!(warns(DEFAULT_MODEL), None);
         assert_eq!(Catalogue::shipped().least_thinking("gemini-3.7-flash"), Some(Thinking::Low));
+    }
+
+    #[test]
+    fn a_cap_on_the_cost_needs_the_price_of_every_model_that_may_be_asked() {
+        let mut pipeline = Pipeline::parse(include_str!("../../../examples/themes.toml")).unwrap();
+        let place = |model: &str, location: Option<&str>| Place { model: model.into(), location: location.map(str::to_owned) };
+        let refuses = |pipeline: &Pipeline| Catalogue::shipped().refuses_cap(pipeline, DAYS[0]);
+        pipeline.model.name = "mine".into();
+        assert_eq!(refuses(&pipeline), None, "without a cap nobody needs a price");
+        pipeline.run.max_cost = Some(picodollars(5.0));
+        let why = refuses(&pipeline).unwrap();
+        assert!(why.contains("write [model.price] for mine, or remove max_cost_usd"), "{why}");
+        pipeline.model.fallback = vec![place(DEFAULT_MODEL, Some("eu")), place("theirs", Some("us"))];
+        let why = refuses(&pipeline).unwrap();
+        assert!(why.contains("for mine and remove theirs@us from [model] fallback, or"), "{why}");
+        assert!(!why.contains(DEFAULT_MODEL), "its price is known: {why}");
+        pipeline.model.price = Some(Price::per_million(0.0, 0.0, None));
+        let why = refuses(&pipeline).unwrap();
+        assert!(why.contains("of tier standard: remove theirs@us"), "the pipeline's price is its model's alone: {why}");
+        pipeline.model.fallback.pop();
+        assert_eq!(refuses(&pipeline), None);
+        pipeline.model.tier = Tier::Priority;
+        assert!(refuses(&pipeline).unwrap().contains("tier priority"), "a price of another tier is none");
     }
 }
