@@ -23,6 +23,10 @@ pub struct Meter {
     pub tokens_in: AtomicU64,
     /// Output tokens, thoughts included.
     pub tokens_out: AtomicU64,
+    /// What the paid calls cost, as far as their price is known: picodollars.
+    pub cost: AtomicU64,
+    /// Paid calls whose price is not known.
+    pub unpriced: AtomicU64,
     /// Why the model was last unavailable.
     trouble: Mutex<Option<String>>,
 }
@@ -62,5 +66,7 @@ impl Meter {
         };
         self.tokens_in.fetch_add(spent.usage.prompt, Relaxed);
         self.tokens_out.fetch_add(spent.usage.output + spent.usage.thought, Relaxed);
+        self.cost.fetch_add(spent.cost, Relaxed);
+        self.unpriced.fetch_add(u64::from(spent.unpriced_calls), Relaxed);
     }
 }

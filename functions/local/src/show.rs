@@ -30,13 +30,18 @@ pub(crate) fn number(number: u64) -> String {
 
 /// `$14.40`, `$0.0021`, `$0.00000035`: small sums as well.
 pub(crate) fn dollars(sum: f64) -> String {
-    let digits = match sum {
+    let mut digits = match sum {
         0.0 | 0.1.. => 2,
         0.001..0.1 => 4,
         // Two digits that say something, of picodollars at least.
         _ => (1.0 - sum.log10().floor()).clamp(4.0, 12.0) as usize,
     };
-    format!("${sum:.digits$}")
+    let mut text = format!("${sum:.digits$}");
+    while digits > 2 && text.ends_with('0') {
+        text.pop();
+        digits -= 1;
+    }
+    text
 }
 
 /// `1 row`, `1,000 failed rows`; `which` is empty or ends in a space.
@@ -182,8 +187,11 @@ mod tests {
 
     #[test]
     fn a_small_sum_is_not_told_as_nothing() {
-        let sums = [0.0, 14.4, 0.1, 0.0021, 0.00031, 0.00000035, 1e-12].map(dollars);
-        assert_eq!(sums, ["$0.00", "$14.40", "$0.10", "$0.0021", "$0.00031", "$0.00000035", "$0.000000000001"]);
+        let sums = [0.0, 14.4, 0.1, 0.05, 0.0021, 0.00031, 0.00000035, 1e-12].map(dollars);
+        assert_eq!(
+            sums,
+            ["$0.00", "$14.40", "$0.10", "$0.05", "$0.0021", "$0.00031", "$0.00000035", "$0.000000000001"]
+        );
     }
 
     #[test]

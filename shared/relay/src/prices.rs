@@ -285,7 +285,8 @@ mod tests {
     #[test]
     fn a_cap_on_the_cost_needs_the_price_of_every_model_that_may_be_asked() {
         let mut pipeline = Pipeline::parse(include_str!("../../../examples/themes.toml")).unwrap();
-        let place = |model: &str, location: Option<&str>| Place { model: model.into(), location: location.map(str::to_owned) };
+        let place =
+            |model: &str, location: Option<&str>| Place { model: model.into(), location: location.map(str::to_owned) };
         let refuses = |pipeline: &Pipeline| Catalogue::shipped().refuses_cap(pipeline, DAYS[0]);
         pipeline.model.name = "mine".into();
         assert_eq!(refuses(&pipeline), None, "without a cap nobody needs a price");

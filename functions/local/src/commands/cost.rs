@@ -87,7 +87,10 @@ fn text(run: &Run, cost: &Cost, prices: &[Price]) -> String {
         return text;
     }
     if cost.basis == Basis::ListPrice {
-        say("basis", "an older version of Tasuki wrote the run, without prices and classes: these are its tokens at list price");
+        say(
+            "basis",
+            "an older version of Tasuki wrote the run, without prices and classes: these are its tokens at list price",
+        );
     }
     prices.iter().for_each(|price| say("price", &price.text()));
     text
