@@ -11,7 +11,7 @@ use tasuki_relay::record::{Bill, Counts};
 pub(crate) enum Basis {
     /// Nobody charges: the stand-in answered.
     StandIn,
-    /// Each call has the price that it was made at.
+    /// Each call has its price, of the day when the run began.
     Calls,
     /// A version without prices wrote the run: its tokens at list price, on the day when it began.
     ListPrice,

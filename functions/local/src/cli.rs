@@ -127,7 +127,7 @@ Examples:
 
 Answers are the calls whose replies became answers; retries, those that brought nothing of use and were followed by others;
 salvage, those that asked only for what an answer lacked; waste, all calls of rows that failed and answers that were thrown away.
-Each call has the price of the day on which it was made. What is not known is told as unknown, never as 0.")]
+Each call has the price of the day on which its run began. What is not known is told as unknown, never as 0.")]
     Cost(Cost),
     /// Shows the answers of a run
     #[command(after_help = "\
