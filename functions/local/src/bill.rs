@@ -2,7 +2,8 @@
 
 use crate::show::{dollars, number};
 use serde_json::{Value, json};
-use tasuki_relay::pipeline::Pipeline;
+use tasuki_relay::clock::Millis;
+use tasuki_relay::pipeline::{Pipeline, Place};
 use tasuki_relay::prices::{self, Catalogue};
 use tasuki_relay::record::{Bill, Counts};
 
@@ -169,22 +170,17 @@ pub(crate) struct Price {
 
 impl Price {
     /// Of the pipeline's model and those that it falls back to, on a day.
-    pub(crate) fn all(pipeline: &Pipeline, day: tasuki_relay::clock::Millis) -> Vec<Price> {
-        let (catalogue, model) = (Catalogue::shipped(), &pipeline.model);
-        let tier = format!("{:?}", model.tier).to_lowercase();
-        let own = Price {
-            place: model.location.as_ref().map_or(model.name.clone(), |at| format!("{}@{at}", model.name)),
-            tier: tier.clone(),
+    pub(crate) fn all(pipeline: &Pipeline, day: Millis) -> Vec<Price> {
+        let catalogue = Catalogue::shipped();
+        let fallbacks = pipeline.model.fallback.iter().map(|place| catalogue.fallback(&pipeline.model, place));
+        let models = std::iter::once(pipeline.model.clone()).chain(fallbacks);
+        let told = models.map(|model| Price {
+            tier: format!("{:?}", model.tier).to_lowercase(),
             basis: if model.price.is_some() { "pipeline" } else { "list" },
-            price: catalogue.price_of(model, day),
-        };
-        let fallbacks = model.fallback.iter().map(|place| Price {
-            place: place.to_string(),
-            tier: tier.clone(),
-            basis: "list",
-            price: catalogue.price(&place.model, model.tier, day),
+            price: catalogue.price_of(&model, day),
+            place: Place { model: model.name, location: model.location }.to_string(),
         });
-        std::iter::once(own).chain(fallbacks).collect()
+        told.collect()
     }
 
     /// `gemini-3.5-flash-lite, standard: $0.30 in, $0.03 cached, $2.50 out for a million tokens, list price`.
@@ -214,7 +210,6 @@ fn per_million(price: &prices::Price) -> [f64; 3] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tasuki_relay::clock::Millis;
     use tasuki_relay::record::Usage;
 
     const CENT: u64 = 10_000_000_000;
@@ -291,7 +286,7 @@ mod tests {
     fn each_model_that_may_be_asked_is_told_with_its_price() {
         let text = include_str!("../../../examples/themes.toml");
         let mut pipeline = Pipeline::parse(text).unwrap();
-        let place = |model: &str| tasuki_relay::pipeline::Place { model: model.into(), location: Some("eu".into()) };
+        let place = |model: &str| Place { model: model.into(), location: Some("eu".into()) };
         pipeline.model.fallback = vec![place("gemini-3.5-flash"), place("mine")];
         let noon = Millis(1_795_176_000_000); // of 2026-11-20
         let texts: Vec<String> = Price::all(&pipeline, noon).iter().map(Price::text).collect();

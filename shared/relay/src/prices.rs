@@ -147,6 +147,21 @@ impl Catalogue {
         model.price.or_else(|| self.price(&model.name, model.tier, now))
     }
 
+    /// What the pipeline's settings are where it falls back to this place.
+    pub fn fallback(&self, model: &ModelSettings, place: &Place) -> ModelSettings {
+        // Other tiers are served in one place alone: see the pipeline's own rule.
+        let elsewhere = place.location.as_deref().is_some_and(|location| location != "global");
+        ModelSettings {
+            name: place.model.clone(),
+            location: place.location.clone(),
+            // It may not be able to think so little.
+            thinking: model.thinking.max(model.thinking.and(self.least_thinking(&place.model))),
+            tier: if elsewhere { Tier::Standard } else { model.tier },
+            price: None,
+            ..model.clone()
+        }
+    }
+
     /// Until when the model answers.
     pub fn life(&self, model: &str, now: Millis) -> Life {
         let Some(end) = self.entry(model).and_then(|entry| entry.retires) else { return Life::Long };
@@ -183,13 +198,17 @@ impl Catalogue {
         pipeline.run.max_cost?;
         let model = &pipeline.model;
         let own = self.price_of(model, now).is_none().then(|| format!("write [model.price] for {}", model.name));
-        let is_unknown = |place: &&Place| self.price(&place.model, model.tier, now).is_none();
+        let is_unknown = |place: &&Place| self.price_of(&self.fallback(model, place), now).is_none();
         let others: Vec<String> = model.fallback.iter().filter(is_unknown).map(Place::to_string).collect();
         let others = (!others.is_empty()).then(|| format!("remove {} from [model] fallback", others.join(" and ")));
         let mends: Vec<String> = own.into_iter().chain(others).collect();
         (!mends.is_empty()).then(|| {
-            let (tier, mends) = (format!("{:?}", model.tier).to_lowercase(), mends.join(" and "));
-            format!("max_cost_usd needs the price of each call, and prices.toml lacks one of tier {tier}: {mends}, or remove max_cost_usd")
+            let mends = mends.join(" and ");
+            let tier = format!("{:?}", model.tier).to_lowercase();
+            format!(
+                "max_cost_usd needs the price of each call, and prices.toml has not all of them (tier {tier}): {mends}, \
+                 or remove max_cost_usd"
+            )
         })
     }
 
@@ -315,10 +334,12 @@ mod tests {
         assert!(!why.contains(DEFAULT_MODEL), "its price is known: {why}");
         pipeline.model.price = Some(Price::per_million(0.0, 0.0, None));
         let why = refuses(&pipeline).unwrap();
-        assert!(why.contains("of tier standard: remove theirs@us"), "the pipeline's price is its model's alone: {why}");
+        assert!(why.contains("(tier standard): remove theirs@us"), "the pipeline's price is its model's alone: {why}");
         pipeline.model.fallback.pop();
         assert_eq!(refuses(&pipeline), None);
         pipeline.model.tier = Tier::Priority;
-        assert!(refuses(&pipeline).unwrap().contains("tier priority"), "a price of another tier is none");
+        assert_eq!(refuses(&pipeline), None, "in eu only the standard tier is served, and its price is known");
+        pipeline.model.fallback = vec![place(DEFAULT_MODEL, Some("global"))];
+        assert!(refuses(&pipeline).unwrap().contains("(tier priority): remove"), "a price of another tier is none");
     }
 }

@@ -6,6 +6,7 @@
 )]
 
 mod answers;
+mod bill;
 mod control;
 mod mistakes;
 mod paying;
