@@ -46,15 +46,9 @@ impl Route {
     fn new(rank: usize, pipeline: &Arc<Pipeline>, fallback: Option<Place>, clock: &Clock, now: Millis) -> Route {
         let catalogue = Catalogue::shipped();
         let mut pipeline = pipeline.clone();
-        if let Some(Place { model: name, location }) = fallback.clone() {
+        if let Some(place) = &fallback {
             let model = &mut Arc::make_mut(&mut pipeline).model;
-            // It may not be able to think so little.
-            model.thinking = model.thinking.max(model.thinking.and(catalogue.least_thinking(&name)));
-            (model.name, model.location, model.price) = (name, location, None);
-            // Other tiers are served in one place alone: see the pipeline's own rule.
-            if model.location.as_deref().is_some_and(|location| location != "global") {
-                model.tier = Tier::Standard;
-            }
+            *model = catalogue.fallback(model, place);
         }
         let price = |tier| pipeline.model.price.or_else(|| catalogue.price(&pipeline.model.name, tier, now));
         let prices = [Tier::Standard, Tier::Flex, Tier::Priority].map(price);

@@ -6,6 +6,7 @@
 )]
 
 mod answers;
+mod bill;
 mod classes;
 mod control;
 mod mistakes;
