@@ -1,0 +1,43 @@
+//! What a call may cost at most, before it is made.
+
+use crate::clock::Millis;
+use crate::pipeline::{ModelSettings, Pipeline};
+use crate::ports::Ask;
+use crate::prices::{Catalogue, Price};
+use crate::schema::response_schema;
+
+/// Tokens that a question takes beside its text: marks of turns and of roles, and what a provider adds to say what a schema is.
+const FRAME_TOKENS: u64 = 256;
+
+/// The most that a call can cost, in picodollars; `None` when nothing bounds its output.
+///
+/// A token is a byte at least, so no text has more tokens than bytes; thoughts are within the limit of the output. About four
+/// bytes are a token of English prose: that is given back once the call is settled.
+pub fn worst_case(ask: &Ask, price: Price) -> Option<u64> {
+    let output = ask.max_output_tokens.or(ask.pipeline.model.max_output_tokens)?;
+    let system = ask.pipeline.system.as_ref().map_or(0, String::len);
+    let schema = response_schema(&ask.pipeline).to_string().len();
+    let input = (ask.prompt.len() + system + schema) as u64 + FRAME_TOKENS;
+    let input = input.saturating_mul(price.input.max(price.cached));
+    Some(input.saturating_add(u64::from(output).saturating_mul(price.output)))
+}
+
+/// Why no run with a cap may begin: nobody knows what a call of this pipeline costs. `None` without a cap.
+pub fn refuses(pipeline: &Pipeline, now: Millis) -> Option<String> {
+    pipeline.run.max_cost?;
+    let (catalogue, model) = (Catalogue::shipped(), &pipeline.model);
+    if catalogue.price_of(model, now).is_none() {
+        return Some(format!(
+            "max_cost_usd needs to know what {} costs: write [model] price = {{ input = 0.30, output = 2.50 }}, in dollars for \
+             a million tokens",
+            model.name
+        ));
+    }
+    let unknown = model.fallback.iter().find(|place| {
+        let there = ModelSettings { name: place.model.clone(), price: None, ..model.clone() };
+        catalogue.price_of(&there, now).is_none()
+    });
+    unknown.map(|place| {
+        format!("max_cost_usd needs to know what fallback \"{place}\" costs, which is not in prices.toml: remove one of them")
+    })
+}
