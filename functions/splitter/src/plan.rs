@@ -2,6 +2,7 @@
 
 use crate::Splitter;
 use std::collections::BTreeSet;
+use tasuki_relay::budget;
 use tasuki_relay::limits::{ROWS_PER_SHARD, ROWS_SCOUTED};
 use tasuki_relay::names::{self, Bucket, Dropped, RunId};
 use tasuki_relay::pipeline::Pipeline;
@@ -119,7 +120,9 @@ impl Splitter {
                 pipeline.name
             )));
         }
-        if let Some(why) = Catalogue::shipped().refuses(&pipeline.model, self.clock.now()) {
+        let now = self.clock.now();
+        let refused = Catalogue::shipped().refuses(&pipeline.model, now).or_else(|| budget::refuses(&pipeline, now));
+        if let Some(why) = refused {
             return Err(Not::Refused(format!("{name}: {why}")));
         }
         Ok(pipeline)

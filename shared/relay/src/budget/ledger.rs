@@ -100,9 +100,9 @@ impl Ledger {
 
     /// Some other process is alive and holds what it has not spent: it may give that back.
     pub fn may_get_more(&self, eyes: Eyes<'_>) -> bool {
-        self.slices.iter().any(|(owner, slice)| {
-            owner != eyes.owner && eyes.lives(owner, slice) && slice.held() > slice.spent
-        })
+        self.slices
+            .iter()
+            .any(|(owner, slice)| owner != eyes.owner && eyes.lives(owner, slice) && slice.held() > slice.spent)
     }
 
     /// A crashed process left a slice, and nobody alive holds unspent money: what was spent can be told from what is stored.

@@ -31,8 +31,8 @@ enum Step {
     Home(u8, u64),
     Renew(u8),
     Close(u8),
-    /// The process is gone, and what it paid is stored but for so many hundredths.
-    Crash(u8, u64),
+    /// The process is gone, and with it what was under way.
+    Crash(u8),
     /// So many seconds pass.
     Passes(u64),
     SettleDead,
@@ -44,7 +44,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         8 => (0..4u8, 0..=100u64).prop_map(|(who, part)| Step::Home(who, part)),
         2 => (0..4u8).prop_map(Step::Renew),
         1 => (0..4u8).prop_map(Step::Close),
-        1 => (0..4u8, 0..=100u64).prop_map(|(who, lost)| Step::Crash(who, lost)),
+        1 => (0..4u8).prop_map(Step::Crash),
         1 => (1..200u64).prop_map(Step::Passes),
         1 => Just(Step::SettleDead),
     ];
@@ -61,8 +61,6 @@ struct World {
     /// Names of processes that crashed: another one with the same number has another name.
     lives: BTreeMap<u8, u32>,
     stored: u64,
-    /// Paid, in crashed processes, and stored nowhere.
-    lost: u64,
 }
 
 impl World {
@@ -72,13 +70,7 @@ impl World {
 
     fn lease(&mut self, who: u8, next: u64) {
         let process = self.processes.entry(who).or_default().clone();
-        let need = Need {
-            spent: process.spent,
-            reserved: process.calls.iter().sum(),
-            next,
-            waiting: next,
-            rate: 1,
-        };
+        let need = Need { spent: process.spent, reserved: process.calls.iter().sum(), next, waiting: next, rate: 1 };
         let (name, now) = (self.name(who), self.now);
         let free = self.ledger.lease(eyes(&name, now), need, self.cap);
         self.ledger = stored(&self.ledger, now);
@@ -86,18 +78,17 @@ impl World {
         self.processes.get_mut(&who).unwrap().free = free;
     }
 
-    /// Its slice is not another's to take yet.
-    fn is_fresh(&self, who: u8) -> bool {
-        self.renewed.get(&who).is_some_and(|renewed| self.now - renewed < LEASE.as_millis() as u64)
+    /// The process is no more: another one with its number has another name.
+    fn leave(&mut self, who: u8) -> Option<Process> {
+        *self.lives.entry(who).or_default() += 1;
+        self.renewed.remove(&who);
+        self.processes.remove(&who)
     }
 
     fn take(&mut self, step: &Step) {
         match *step {
             Step::Call(who, worst) => {
-                if !self.is_fresh(who) || self.processes[&who].free < worst {
-                    if !self.is_fresh(who) && self.processes.contains_key(&who) {
-                        return; // who lost its slice starts over as another: not told here
-                    }
+                if self.processes.get(&who).is_none_or(|process| process.free < worst) {
                     self.lease(who, worst);
                 }
                 let process = self.processes.get_mut(&who).unwrap();
@@ -116,30 +107,23 @@ impl World {
                 process.free += worst - cost;
                 self.stored += cost;
             }
-            Step::Renew(who) if self.is_fresh(who) => self.lease(who, 0),
+            Step::Renew(who) if self.processes.contains_key(&who) => self.lease(who, 0),
             Step::Renew(_) => (),
             Step::Close(who) => {
-                if self.is_fresh(who)
-                    && let Some(process) = self.processes.remove(&who)
-                {
-                    let calls: u64 = process.calls.iter().sum(); // ambiguous: at their worst
-                    let name = self.name(who);
+                let name = self.name(who);
+                if let Some(process) = self.leave(who) {
+                    let calls: u64 = process.calls.iter().sum(); // at their worst: nobody knows of them any more
                     self.ledger.close(&name, process.spent + calls);
                     self.ledger = stored(&self.ledger, self.now);
-                    *self.lives.entry(who).or_default() += 1;
                 }
             }
-            Step::Crash(who, lost) => {
-                if let Some(process) = self.processes.remove(&who) {
-                    self.lost += process.calls.iter().sum::<u64>() * lost / 100;
-                    self.renewed.remove(&who);
-                    *self.lives.entry(who).or_default() += 1;
-                }
-            }
+            Step::Crash(who) => drop(self.leave(who)),
             Step::Passes(seconds) => {
                 self.now += seconds * 1_000;
-                let fresh: Vec<u8> = self.processes.keys().copied().filter(|who| self.is_fresh(*who)).collect();
-                self.processes.retain(|who, _| fresh.contains(who)); // it crashed, if it did not renew for so long
+                // Who did not renew for so long has crashed: its slice is anybody's to settle.
+                let late = |renewed: &u64| self.now - renewed >= LEASE.as_millis() as u64;
+                let crashed: Vec<u8> = self.renewed.iter().filter(|(_, at)| late(at)).map(|(who, _)| *who).collect();
+                crashed.into_iter().for_each(|who| drop(self.leave(who)));
             }
             Step::SettleDead => {
                 if self.ledger.can_settle(eyes("", self.now)) {
@@ -157,7 +141,7 @@ proptest! {
     fn whatever_the_order_no_more_is_spent_than_the_cap(all in steps(), cap in 0..500u64) {
         let mut world = World {
             ledger: Ledger::default(), cap, now: 0, processes: BTreeMap::new(), renewed: BTreeMap::new(),
-            lives: BTreeMap::new(), stored: 0, lost: 0,
+            lives: BTreeMap::new(), stored: 0,
         };
         for step in &all {
             world.take(step);
@@ -165,7 +149,6 @@ proptest! {
             prop_assert!(world.stored <= cap, "{} after {step:?}", world.stored);
             let flying: u64 = world.processes.values().flat_map(|process| &process.calls).sum();
             prop_assert!(world.stored + flying <= cap, "what is under way is set aside");
-            prop_assert!(world.stored + world.lost <= cap + world.lost);
         }
     }
 
@@ -210,7 +193,11 @@ fn slices_shrink_towards_the_end_and_everybody_gets_the_next_call() {
     let granted: Vec<u64> = ["a", "b", "c", "d"].map(|owner| ledger.lease(eyes(owner, 0), need, 10_000)).into();
     assert_eq!(granted, [1_250, 1_093, 957, 837]);
     let rest = ledger.room(10_000);
-    assert_eq!(ledger.lease(eyes("e", 0), Need { next: rest, ..need }, 10_000), rest, "the next call, where there is room");
+    assert_eq!(
+        ledger.lease(eyes("e", 0), Need { next: rest, ..need }, 10_000),
+        rest,
+        "the next call, where there is room"
+    );
     assert_eq!(ledger.lease(eyes("f", 0), need, 10_000), 0);
     assert!(ledger.may_get_more(eyes("f", 0)) && !ledger.can_settle(eyes("f", 0)));
 }
@@ -250,14 +237,10 @@ fn amounts_are_told_and_read_as_a_person_writes_them() {
     let why = spent_up(5_000_000_000_000, 4_984_000_000_000, 20_000_000_000);
     assert_eq!(why, "the budget of $5.00 is spent ($4.98, and the next call may cost $0.02)");
     assert!(is_spent_up(&why) && !is_spent_up("enough"));
-    assert_eq!([&b"12.5\n"[..], b"$3", b"", b"-1", b"NaN", b"inf"].map(parse_cap), [
-        Some(12_500_000_000_000),
-        Some(3_000_000_000_000),
-        None,
-        None,
-        None,
-        None
-    ]);
+    assert_eq!(
+        [&b"12.5\n"[..], b"$3", b"", b"-1", b"NaN", b"inf"].map(parse_cap),
+        [Some(12_500_000_000_000), Some(3_000_000_000_000), None, None, None, None]
+    );
 }
 
 mod worst {
@@ -284,7 +267,8 @@ mod worst {
         let price = Price { input: 3, output: 1_000, cached: 1 };
         let ask = |prompt: &str, most| {
             let pipeline = pipeline("");
-            worst_case(&Ask { pipeline, prompt: prompt.into(), row: Arc::default(), max_output_tokens: most }, price).unwrap()
+            worst_case(&Ask { pipeline, prompt: prompt.into(), row: Arc::default(), max_output_tokens: most }, price)
+                .unwrap()
         };
         let empty = ask("", None);
         assert!(empty > 100_000 && empty < 102_000, "{empty}");
