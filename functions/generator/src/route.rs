@@ -52,6 +52,10 @@ impl Route {
             // It may not be able to think so little.
             model.thinking = model.thinking.max(model.thinking.and(catalogue.least_thinking(&name)));
             (model.name, model.location, model.price) = (name, location, None);
+            // Other tiers are served in one place alone: see the pipeline's own rule.
+            if model.location.as_deref().is_some_and(|location| location != "global") {
+                model.tier = Tier::Standard;
+            }
         }
         let price = |tier| pipeline.model.price.or_else(|| catalogue.price(&pipeline.model.name, tier, now));
         let prices = [Tier::Standard, Tier::Flex, Tier::Priority].map(price);
@@ -64,7 +68,8 @@ impl Route {
         if reply.model == StandIn::MODEL {
             return Some(0);
         }
-        let tier = self.pipeline.model.tier;
+        // A call of the priority tier may be served as a standard one.
+        let tier = reply.tier.unwrap_or(self.pipeline.model.tier);
         self.prices[tier as usize].map(|price| price.of(reply.usage))
     }
 
@@ -115,8 +120,9 @@ impl Routes {
     /// What a call may cost at most, wherever it goes, in picodollars. `None` when nobody knows.
     pub fn worst_case(&self, ask: &Ask) -> Option<u64> {
         let worst = self.all.iter().map(|route| {
-            let price = route.prices[route.pipeline.model.tier as usize]?;
-            budget::worst_case(ask, price)
+            let asked = route.prices[route.pipeline.model.tier as usize]?;
+            let served = route.prices[Tier::Standard as usize].unwrap_or(asked); // whatever was asked for
+            Some(budget::worst_case(ask, asked)?.max(budget::worst_case(ask, served)?))
         });
         worst.collect::<Option<Vec<u64>>>()?.into_iter().max()
     }

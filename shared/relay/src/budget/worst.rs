@@ -3,7 +3,7 @@
 use crate::clock::Millis;
 use crate::pipeline::{ModelSettings, Pipeline};
 use crate::ports::Ask;
-use crate::prices::{Catalogue, Price};
+use crate::prices::{Catalogue, Price, Tier};
 use crate::schema::response_schema;
 
 /// Tokens that a question takes beside its text: marks of turns and of roles, and what a provider adds to say what a schema is.
@@ -34,7 +34,13 @@ pub fn refuses(pipeline: &Pipeline, now: Millis) -> Option<String> {
         ));
     }
     let unknown = model.fallback.iter().find(|place| {
-        let there = ModelSettings { name: place.model.clone(), price: None, ..model.clone() };
+        // A region serves the standard tier alone.
+        let tier = if place.location.as_deref().is_none_or(|location| location == "global") {
+            model.tier
+        } else {
+            Tier::Standard
+        };
+        let there = ModelSettings { name: place.model.clone(), price: None, tier, ..model.clone() };
         catalogue.price_of(&there, now).is_none()
     });
     unknown.map(|place| {
