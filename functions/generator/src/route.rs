@@ -117,12 +117,12 @@ impl Routes {
         others.iter().find(|route| route.breaker.admit().is_ok()).unwrap_or(last)
     }
 
-    /// What a call may cost at most, wherever it goes, in picodollars. `None` when nobody knows.
+    /// What a call may cost at most, wherever it goes and whatever tier serves it, in picodollars. `None` when nobody knows.
     pub fn worst_case(&self, ask: &Ask) -> Option<u64> {
+        let usage = budget::worst_case(ask)?;
         let worst = self.all.iter().map(|route| {
-            let asked = route.prices[route.pipeline.model.tier as usize]?;
-            let served = route.prices[Tier::Standard as usize].unwrap_or(asked); // whatever was asked for
-            Some(budget::worst_case(ask, asked)?.max(budget::worst_case(ask, served)?))
+            let asked = route.prices[route.pipeline.model.tier as usize]?.of(usage);
+            Some(route.prices[Tier::Standard as usize].map_or(asked, |price| price.of(usage).max(asked)))
         });
         worst.collect::<Option<Vec<u64>>>()?.into_iter().max()
     }

@@ -244,11 +244,11 @@ fn amounts_are_told_and_read_as_a_person_writes_them() {
 }
 
 mod worst {
+    use super::super::worst::FRAME_TOKENS;
     use super::super::{refuses, worst_case};
     use crate::clock::Millis;
     use crate::pipeline::Pipeline;
     use crate::ports::Ask;
-    use crate::prices::Price;
     use std::sync::Arc;
 
     /// 2026-11-20.
@@ -264,16 +264,14 @@ mod worst {
 
     #[test]
     fn a_token_is_a_byte_at_least_and_thoughts_are_output() {
-        let price = Price { input: 3, output: 1_000, cached: 1 };
-        let ask = |prompt: &str, most| {
-            let pipeline = pipeline("");
-            worst_case(&Ask { pipeline, prompt: prompt.into(), row: Arc::default(), max_output_tokens: most }, price)
+        let ask = |prompt: &str, max_output_tokens| {
+            worst_case(&Ask { pipeline: pipeline(""), prompt: prompt.into(), row: Arc::default(), max_output_tokens })
                 .unwrap()
         };
         let empty = ask("", None);
-        assert!(empty > 100_000 && empty < 102_000, "{empty}");
-        assert_eq!(ask("襷", None), empty + 9);
-        assert_eq!(ask("", Some(150)), empty + 50_000, "asked again with more");
+        assert!(empty.prompt > FRAME_TOKENS && empty.output == 100, "the schema has tokens too: {empty:?}");
+        assert_eq!(ask("襷", None).prompt, empty.prompt + 3);
+        assert_eq!(ask("", Some(150)).output, 150, "asked again with more");
     }
 
     #[test]
