@@ -306,6 +306,18 @@ variable "retention_days" {
   }
 }
 
+variable "answer_cache_days" {
+  description = "How long answers are kept for later runs of pipelines with reuse_answers. What has expired is asked, and paid for, again."
+  type        = number
+  default     = 90
+  nullable    = false
+
+  validation {
+    condition     = var.answer_cache_days >= 1 && var.answer_cache_days <= 3650 && floor(var.answer_cache_days) == var.answer_cache_days
+    error_message = "answer_cache_days must be a whole number from 1 to 3650."
+  }
+}
+
 variable "operators" {
   description = "Who may use the tasuki command on this relay, like user:me@example.com or group:team@example.com: drop files, cancel runs, read what became of them."
   type        = list(string)

@@ -1,6 +1,8 @@
 //! `[run] max_cost_usd` over several generators: never exceeded, nearly all of it used, and what crashed processes held is not lost.
 //! `TASUKI_SEED=n` replays one seed.
 
+#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "seeds are for a person's eye, and a test may unwrap")]
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde_json::json;
@@ -10,6 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tasuki_generator::{Generator, Settings};
 use tasuki_relay::budget::{self, Ledger};
+use tasuki_relay::checkpoint::CHECKPOINT_EVERY;
 use tasuki_relay::clock::{Chance, Clock, Millis};
 use tasuki_relay::control;
 use tasuki_relay::names::{self, Bucket, RunId, ShardId, ShardIndex};
@@ -18,7 +21,7 @@ use tasuki_relay::prices::Price;
 use tasuki_relay::record::{AnswerLine, Content, Header, Input, Key, Outcome, Plan, ShardLine, Usage, decode, encode};
 use tasuki_tests::memory::MemoryObjects;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 const START: Millis = Millis(1_767_225_600_000);
 const SHARDS: u32 = 20;
@@ -46,20 +49,20 @@ fn run() -> RunId {
 struct Paid {
     chance: Chance,
     cost: AtomicU64,
-    /// Of these replies nothing is known here: their process died meanwhile.
+    /// Of these calls nothing may be stored: their process died while they were under way, or soon after.
     lost: AtomicU64,
     calls: Mutex<BTreeMap<String, u32>>,
     /// No call may lift the cost above this.
     cap: AtomicU64,
 }
 
-/// The model, as one process sees it.
-struct Scripted(Arc<Paid>, Arc<AtomicBool>);
+/// The model, as one process sees it: with each call what it cost, and when its reply came.
+struct Scripted(Arc<Paid>, Arc<AtomicBool>, Arc<Mutex<Vec<(u64, Option<Instant>)>>>);
 
 #[async_trait]
 impl Model for Scripted {
     async fn ask(&self, ask: &Ask) -> Result<Reply, Fault> {
-        let Scripted(paid, dead) = self;
+        let Scripted(paid, dead, calls) = self;
         if dead.load(Relaxed) {
             return std::future::pending().await;
         }
@@ -74,11 +77,16 @@ impl Model for Scripted {
         let cap = paid.cap.load(Relaxed) + paid.lost.load(Relaxed);
         assert!(sum <= cap, "{sum} picodollars are paid, the cap is {cap}");
         *paid.calls.lock().unwrap().entry(ask.prompt.clone()).or_default() += 1;
+        let nth = {
+            let mut calls = calls.lock().unwrap();
+            calls.push((cost, None));
+            calls.len() - 1
+        };
         sleep(Duration::from_millis(200) + paid.chance.up_to(Duration::from_secs(4))).await;
         if dead.load(Relaxed) {
-            paid.lost.fetch_add(cost, Relaxed);
             return std::future::pending().await;
         }
+        calls.lock().unwrap()[nth].1 = Some(Clock::starting_at(START).instant());
         let text = json!({"theme": "x"}).to_string();
         Ok(Reply { text, finish: Some("STOP".into()), usage, model: "m".into(), ..Reply::default() })
     }
@@ -160,6 +168,17 @@ impl Objects for Port {
 struct Process {
     generator: Arc<Generator>,
     dead: Arc<AtomicBool>,
+    calls: Arc<Mutex<Vec<(u64, Option<Instant>)>>>,
+}
+
+impl Process {
+    /// Dies. What its calls cost that were under way, or came home so late that they may be in no checkpoint.
+    fn crash(&self, now: Instant) -> u64 {
+        self.dead.store(true, Relaxed);
+        let calls = self.calls.lock().unwrap();
+        let late = |home: &Option<Instant>| home.is_none_or(|home| now.duration_since(home) < 2 * CHECKPOINT_EVERY);
+        calls.iter().filter(|(_, home)| late(home)).map(|(cost, _)| cost).sum()
+    }
 }
 
 struct World {
@@ -197,9 +216,10 @@ impl World {
             let chance = Chance::seeded(self.paid.chance.below(u64::MAX));
             let (objects, faults_percent) = (self.objects.clone(), self.faults_percent);
             let port = Arc::new(Port { objects, dead: dead.clone(), chance: chance.clone(), faults_percent });
-            let model = Arc::new(Scripted(self.paid.clone(), dead.clone()));
+            let calls = Arc::default();
+            let model = Arc::new(Scripted(self.paid.clone(), dead.clone(), Arc::clone(&calls)));
             let settings = Settings { processes: PROCESSES as u32, max_in_flight: 20, ..Settings::default() };
-            Process { generator: Generator::new(port, model, self.clock.clone(), chance, settings), dead }
+            Process { generator: Generator::new(port, model, self.clock.clone(), chance, settings), dead, calls }
         };
         self.processes = (0..PROCESSES).map(process).collect();
     }
@@ -366,7 +386,7 @@ async fn what_a_crashed_process_held_counts_as_spent_until_it_is_settled_and_is_
         let world = World::new(seed, CAP, 0).await;
         let crash = async {
             sleep(Duration::from_secs(8)).await;
-            world.processes[0].dead.store(true, Relaxed);
+            world.paid.lost.store(world.processes[0].crash(world.clock.instant()), Relaxed);
             let held = world.ledger().committed();
             sleep(Duration::from_secs(60)).await;
             assert!(world.ledger().committed() >= held, "seed {seed}: nothing of it is free yet");
@@ -374,9 +394,9 @@ async fn what_a_crashed_process_held_counts_as_spent_until_it_is_settled_and_is_
         futures::join!(world.deliver(), crash);
         assert!(world.parked().await.is_some());
         sleep(Duration::from_secs(30)).await;
-        let (cost, lost) = (world.cost(), world.paid.lost.load(Relaxed));
-        assert!(lost > 0 && world.ledger().slices.is_empty(), "seed {seed}: {:?}", world.ledger());
-        assert!((cost - lost) * 100 >= CAP * 90, "seed {seed}: {cost}, {lost} of it lost, of {CAP}");
+        let (cost, ledger) = (world.cost(), world.ledger());
+        assert!(ledger.slices.is_empty() && ledger.settled <= CAP.min(cost), "seed {seed}: {ledger:?}, {cost}");
+        assert!(ledger.settled * 100 >= CAP * 95, "seed {seed}: {ledger:?}");
     }
 }
 

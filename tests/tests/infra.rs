@@ -133,6 +133,7 @@ fn prefixes_of_rules_and_roles_are_those_of_names() {
         shard.claim(),
         segment,
         names::cancel(&run),
+        names::cached("0123456789abcdef0123456789abcdef"),
     ];
     let built: BTreeSet<String> =
         names.iter().filter_map(|name| Some(format!("{}/", name.split_once('/')?.0))).collect();

@@ -247,14 +247,14 @@ impl Generator {
             None => None,
         };
         let (route, permit) = loop {
-            let mut moves = job.run.routes.moves();
+            let moves = job.run.routes.moves();
             let route = job.run.routes.pick();
             let model = &route.pipeline.model;
             let gate = self.pace.gate(model);
             tokio::select! {
                 biased;
                 () = job.until_halted() => return None,
-                _ = moves.changed() => continue,
+                () = moves => continue,
                 permit = gate.pass(self.pace.ceilings(model), bytes(ask)) => break (route, permit),
             }
         };

@@ -128,6 +128,16 @@ Where another process works in the folder, that one goes on with the run within 
     /// Shows all runs, or one
     #[command(after_help = "Examples:\n  tasuki status\n  tasuki status r5x --json")]
     Status(Status),
+    /// Shows what a run cost: answers, retries, salvage, waste
+    #[command(after_help = "\
+Examples:
+  tasuki cost                                  the newest run
+  tasuki cost r5x --json | jq .bill.waste
+
+Answers are the calls whose replies became answers; retries, those that brought nothing of use and were followed by others;
+salvage, those that asked only for what an answer lacked; waste, all calls of rows that failed and answers that were thrown away.
+Each call has the price of the day on which its run began. What is not known is told as unknown, never as 0.")]
+    Cost(Cost),
     /// Shows the answers of a run
     #[command(after_help = "\
 Examples:
@@ -227,6 +237,16 @@ pub(crate) struct Status {
     /// Stays with the run until it ends, and ends as `run` does
     #[arg(long, requires = "run", conflicts_with = "json")]
     pub(crate) follow: bool,
+    /// One JSON object on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Cost {
+    /// The run, or the start of its name; the newest without it
+    #[arg(value_name = "RUN")]
+    pub(crate) run: Option<String>,
     /// One JSON object on stdout
     #[arg(long)]
     pub(crate) json: bool,

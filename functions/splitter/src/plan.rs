@@ -2,7 +2,6 @@
 
 use crate::Splitter;
 use std::collections::BTreeSet;
-use tasuki_relay::budget;
 use tasuki_relay::limits::{ROWS_PER_SHARD, ROWS_SCOUTED};
 use tasuki_relay::names::{self, Bucket, Dropped, RunId};
 use tasuki_relay::pipeline::Pipeline;
@@ -120,9 +119,8 @@ impl Splitter {
                 pipeline.name
             )));
         }
-        let now = self.clock.now();
-        let refused = Catalogue::shipped().refuses(&pipeline.model, now).or_else(|| budget::refuses(&pipeline, now));
-        if let Some(why) = refused {
+        let (catalogue, now) = (Catalogue::shipped(), self.clock.now());
+        if let Some(why) = catalogue.refuses(&pipeline.model, now).or_else(|| catalogue.refuses_cap(&pipeline, now)) {
             return Err(Not::Refused(format!("{name}: {why}")));
         }
         Ok(pipeline)

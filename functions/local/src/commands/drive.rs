@@ -16,10 +16,12 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
+use tasuki_generator::Meter;
 use tasuki_relay::control;
 use tasuki_relay::names::{self, Bucket, RunId};
 use tasuki_relay::pipeline::Pipeline;
 use tasuki_relay::ports::Objects;
+use tasuki_relay::record::Counts;
 use tasuki_relay::stand_in::StandIn;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -171,6 +173,12 @@ impl Job<'_> {
     }
 }
 
+/// What the run cost until now, in picodollars: `base` when this process began, `stored` by now; `None` when a part is not known.
+fn spent(base: &Counts, stored: &Counts, meter: &Meter) -> Option<u64> {
+    let since = (meter.unpriced.load(Relaxed) == 0).then(|| meter.cost.load(Relaxed))?;
+    Some(stored.known_cost()?.max(base.known_cost()? + since))
+}
+
 /// What the copy of a file is called whose bytes and pipeline have this SHA-256, in hexadecimal.
 pub(crate) fn inbox_name(pipeline: &str, hash: &str, suffix: &str) -> String {
     format!("{pipeline}/{}{suffix}", &hash[..NAME_DIGITS])
@@ -245,6 +253,7 @@ pub(crate) async fn to_its_end(home: &Home, mut relay: Relay, run: &RunId, mut s
                     in_flight: Some(meter.in_flight.load(Relaxed)),
                     busy: meter.busy.load(Relaxed),
                     tokens: (meter.tokens_in.load(Relaxed), meter.tokens_out.load(Relaxed)),
+                    spent: spent(&base, &counts, &meter),
                 });
             }
         }

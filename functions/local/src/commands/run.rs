@@ -9,7 +9,6 @@ use crate::show::line;
 use crate::signals::Stop;
 use anyhow::{Context, Result, bail};
 use std::path::Path;
-use tasuki_relay::budget;
 use tasuki_relay::clock::Clock;
 use tasuki_relay::limits::PIPELINE_BYTES_MAX;
 use tasuki_relay::pipeline::Pipeline;
@@ -68,7 +67,7 @@ pub(crate) fn check(args: &cli::Run, readable: impl Fn(&Path) -> Result<&'static
 pub(crate) fn begins(text: &str, file: &str) -> Result<Pipeline, String> {
     let pipeline = Pipeline::parse(text).map_err(|problems| problems.in_file(file))?;
     let (catalogue, now) = (Catalogue::shipped(), Clock::system().now());
-    if let Some(why) = catalogue.refuses(&pipeline.model, now).or_else(|| budget::refuses(&pipeline, now)) {
+    if let Some(why) = catalogue.refuses(&pipeline.model, now).or_else(|| catalogue.refuses_cap(&pipeline, now)) {
         return Err(format!("{file}: {why}"));
     }
     if let Some(warning) = catalogue.warns(&pipeline.model, now) {

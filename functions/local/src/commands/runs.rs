@@ -2,6 +2,7 @@
 
 use super::run::suffix_of;
 use super::watch;
+use crate::bill::Basis;
 use crate::model::Answerer;
 use crate::site::Site;
 use anyhow::{Context, Result, bail};
@@ -103,7 +104,8 @@ impl Run {
             0 => BTreeMap::new(),
             _ => site.books().failure_reasons(&self.run).await?.into_iter().collect(),
         };
-        let stand_in = is_stand_in(site, self).await?;
+        let cost = super::cost::of(site, self).await?;
+        let stand_in = cost.basis == Basis::StandIn;
         Ok(json!({
             "run": self.run, "state": self.state, "pipeline": self.pipeline, "file": self.file, "input": self.input,
             "rows": counts.rows(), "expected_rows": self.expected(), "loaded": counts.loaded, "failed": counts.failed,
@@ -112,7 +114,9 @@ impl Run {
             "wasted_answers": counts.wasted_answers, "failures": reasons, "refused": self.refused,
             "tokens": { "prompt": counts.usage.prompt, "output": counts.usage.output, "thought": counts.usage.thought,
                 "cached": counts.usage.cached },
-            "cost_usd": super::cost::of(site, self).await?,
+            "cost_usd": cost.usd(), "cost_basis": cost.basis_json(), "bill": cost.json(),
+            "unpriced_calls": cost.counts.unpriced_calls, "reused_answers": counts.reused_answers,
+            "duplicate_prompts": counts.duplicate_prompts,
             "run_time": self.run_time, "source_time": self.source_time,
             "opened_at": times.map(|(opened, _)| opened), "ended_at": times.and_then(|(_, ended)| ended),
             "parked": self.parked.as_ref().map(|(_, why)| why), "note": stand_in.then_some(StandIn::NOTE),

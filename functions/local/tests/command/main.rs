@@ -6,6 +6,9 @@
 )]
 
 mod answers;
+mod bill;
+mod budget;
+mod classes;
 mod control;
 mod mistakes;
 mod paying;

@@ -245,42 +245,26 @@ fn amounts_are_told_and_read_as_a_person_writes_them() {
 
 mod worst {
     use super::super::worst::FRAME_TOKENS;
-    use super::super::{refuses, worst_case};
-    use crate::clock::Millis;
+    use super::super::worst_case;
     use crate::pipeline::Pipeline;
     use crate::ports::Ask;
     use std::sync::Arc;
 
-    /// 2026-11-20.
-    const NOW: Millis = Millis(1_795_176_000_000);
-
-    fn pipeline(model: &str) -> Arc<Pipeline> {
-        let text = format!(
-            "name = 'p'\nkey = 'id'\n[prompt]\ntemplate = '{{{{ t }}}}'\n[answer.a]\ntype = 'string'\n\
-             [target]\ntable = 't'\n[run]\nmax_cost_usd = 5\n[model]\nmax_output_tokens = 100\n{model}"
-        );
-        Arc::new(Pipeline::parse(&text).unwrap())
+    fn pipeline() -> Arc<Pipeline> {
+        let text = "name = 'p'\nkey = 'id'\n[prompt]\ntemplate = '{{ t }}'\n[answer.a]\ntype = 'string'\n\
+             [target]\ntable = 't'\n[run]\nmax_cost_usd = 5\n[model]\nmax_output_tokens = 100\n";
+        Arc::new(Pipeline::parse(text).unwrap())
     }
 
     #[test]
     fn a_token_is_a_byte_at_least_and_thoughts_are_output() {
         let ask = |prompt: &str, max_output_tokens| {
-            worst_case(&Ask { pipeline: pipeline(""), prompt: prompt.into(), row: Arc::default(), max_output_tokens })
+            worst_case(&Ask { pipeline: pipeline(), prompt: prompt.into(), row: Arc::default(), max_output_tokens })
                 .unwrap()
         };
         let empty = ask("", None);
         assert!(empty.prompt > FRAME_TOKENS && empty.output == 100, "the schema has tokens too: {empty:?}");
         assert_eq!(ask("襷", None).prompt, empty.prompt + 3);
         assert_eq!(ask("", Some(150)).output, 150, "asked again with more");
-    }
-
-    #[test]
-    fn what_nobody_knows_the_price_of_has_no_budget() {
-        assert_eq!(refuses(&pipeline(""), NOW), None);
-        let unknown = refuses(&pipeline("name = 'whatever'\n"), NOW).unwrap();
-        assert!(unknown.contains("needs to know what whatever costs: write [model] price"), "{unknown}");
-        assert_eq!(refuses(&pipeline("name = 'whatever'\nprice = { input = 1, output = 2 }\n"), NOW), None);
-        let fallback = refuses(&pipeline("fallback = ['gemini-3.5-flash-lite@eu', 'whatever@eu']\n"), NOW).unwrap();
-        assert!(fallback.contains("fallback \"whatever@eu\""), "{fallback}");
     }
 }

@@ -1,9 +1,6 @@
 //! What a call may cost at most, before it is made.
 
-use crate::clock::Millis;
-use crate::pipeline::{ModelSettings, Pipeline};
 use crate::ports::Ask;
-use crate::prices::{Catalogue, Tier};
 use crate::record::Usage;
 use crate::schema::response_schema;
 
@@ -20,30 +17,4 @@ pub fn worst_case(ask: &Ask) -> Option<Usage> {
     let schema = response_schema(&ask.pipeline).to_string().len();
     let prompt = (ask.prompt.len() + system + schema) as u64 + FRAME_TOKENS;
     Some(Usage { prompt, output: output.into(), ..Usage::default() })
-}
-
-/// Why no run with a cap may begin: nobody knows what a call of this pipeline costs. `None` without a cap.
-pub fn refuses(pipeline: &Pipeline, now: Millis) -> Option<String> {
-    pipeline.run.max_cost?;
-    let (catalogue, model) = (Catalogue::shipped(), &pipeline.model);
-    if catalogue.price_of(model, now).is_none() {
-        return Some(format!(
-            "max_cost_usd needs to know what {} costs: write [model] price = {{ input = 0.30, output = 2.50 }}, in dollars for \
-             a million tokens",
-            model.name
-        ));
-    }
-    let unknown = model.fallback.iter().find(|place| {
-        // A region serves the standard tier alone.
-        let tier = if place.location.as_deref().is_none_or(|location| location == "global") {
-            model.tier
-        } else {
-            Tier::Standard
-        };
-        let there = ModelSettings { name: place.model.clone(), price: None, tier, ..model.clone() };
-        catalogue.price_of(&there, now).is_none()
-    });
-    unknown.map(|place| {
-        format!("max_cost_usd needs to know what fallback \"{place}\" costs, which is not in prices.toml: remove one of them")
-    })
 }
