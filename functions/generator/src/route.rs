@@ -3,10 +3,12 @@
 use crate::breaker::Breaker;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tasuki_relay::budget;
 use tasuki_relay::clock::{Clock, Millis};
 use tasuki_relay::pipeline::{Pipeline, Place};
 use tasuki_relay::ports::{Ask, Fault, Reply};
 use tasuki_relay::prices::{Catalogue, Price, Tier};
+use tasuki_relay::record::Usage;
 use tasuki_relay::stand_in::StandIn;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
@@ -66,6 +68,16 @@ impl Route {
         self.prices[tier as usize].map(|price| price.of(reply.usage))
     }
 
+    /// What a call cost that came back with this; `None` when nobody knows: it may have been charged, or does not tell its tokens.
+    pub fn known_cost(&self, said: &Result<Reply, Fault>) -> Option<u64> {
+        match said {
+            Ok(reply) if reply.usage == Usage::default() && reply.model != StandIn::MODEL => None,
+            Ok(reply) => self.cost(reply),
+            Err(Fault::Ambiguous(_) | Fault::Garbled(_)) => None,
+            Err(Fault::Busy { .. } | Fault::Unavailable(_) | Fault::Invalid(_) | Fault::Systemic(_)) => Some(0),
+        }
+    }
+
     /// Who gave this reply, as the target table has it: `gemini-3.5-flash-lite-001`, of a fallback with its place.
     pub fn answerer(&self, reply: &Reply) -> String {
         match self.fallback.as_ref().and_then(|place| place.location.as_deref()) {
@@ -98,6 +110,16 @@ impl Routes {
     pub fn pick(&self) -> &Route {
         let (last, others) = self.all.split_last().expect("a run has a model");
         others.iter().find(|route| route.breaker.admit().is_ok()).unwrap_or(last)
+    }
+
+    /// What a call may cost at most, wherever it goes and whatever tier serves it, in picodollars. `None` when nobody knows.
+    pub fn worst_case(&self, ask: &Ask) -> Option<u64> {
+        let usage = budget::worst_case(ask)?;
+        let worst = self.all.iter().map(|route| {
+            let asked = route.prices[route.pipeline.model.tier as usize]?.of(usage);
+            Some(route.prices[Tier::Standard as usize].map_or(asked, |price| price.of(usage).max(asked)))
+        });
+        worst.collect::<Option<Vec<u64>>>()?.into_iter().max()
     }
 
     /// Ends when [`Routes::pick`] may choose otherwise than before this call.

@@ -34,6 +34,13 @@ fn dir() -> impl TypedValueParser<Value = PathBuf> {
     OsStringValueParser::new().map(|dir| PathBuf::from(if dir.is_empty() { DIR.into() } else { dir }))
 }
 
+/// An amount that a run may cost, as in `[run] max_cost_usd`.
+fn dollars(text: &str) -> Result<f64, String> {
+    let dollars = text.trim_start_matches('$').parse().ok();
+    let dollars = dollars.filter(|dollars| (0.0..=100_000.0).contains(dollars) && *dollars > 0.0);
+    dollars.ok_or_else(|| "an amount in dollars, like 12.5, of at most 100000".to_owned())
+}
+
 /// An empty variable counts as unset: that is decided by who reads it.
 fn file() -> impl TypedValueParser<Value = PathBuf> {
     OsStringValueParser::new().map(PathBuf::from)
@@ -112,8 +119,10 @@ The pipeline is the one stored now: `tasuki run` and `tasuki serve` store it. Ne
     #[command(after_help = "\
 Example:
   tasuki status r5x && tasuki resume r5x
+  tasuki resume r5x --max-cost 20
 
 A run is parked when something says that no more is to be paid for it: `tasuki status` shows why. What was answered is kept.
+One that has spent its [run] max_cost_usd needs a greater one to go on.
 Where another process works in the folder, that one goes on with the run within a minute, and is followed.")]
     Resume(Resume),
     /// Shows all runs, or one
@@ -212,6 +221,9 @@ pub(crate) struct Resume {
     /// The run, or the start of its name
     #[arg(value_name = "RUN")]
     pub(crate) run: String,
+    /// What the run may cost from now on, in dollars and in all: more than it has cost
+    #[arg(long, value_name = "USD", value_parser = dollars)]
+    pub(crate) max_cost: Option<f64>,
     /// Ends with one JSON object on stdout
     #[arg(long)]
     pub(crate) json: bool,

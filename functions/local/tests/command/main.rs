@@ -7,6 +7,7 @@
 
 mod answers;
 mod bill;
+mod budget;
 mod classes;
 mod control;
 mod mistakes;
