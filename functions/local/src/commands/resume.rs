@@ -125,12 +125,12 @@ pub(crate) async fn resume(dir: &Path, args: cli::Resume) -> Result<Exit> {
         Err(exit) => return Ok(exit),
     };
     let (run, pipeline) = (&parked.run, &parked.pipeline);
-    let chosen = model::choose(pipeline.run.max_in_flight)?;
+    let chosen = model::choose(pipeline.model.provider, pipeline.run.max_in_flight)?;
     if let Some(other) = home.answerer_of(&run.run).filter(|other| *other != chosen.answerer) {
-        bail!("run {} was begun with {other}: to go on with it {}", run.run, other.mend());
+        bail!("run {} was begun with {other}: to go on with it {}", run.run, other.mend(pipeline.model.provider));
     }
     let stop = Stop::listen().context(NO_SIGNALS)?;
-    let lock = home.lock("resume", Some(chosen.answerer)).await?;
+    let lock = home.lock("resume", None).await?;
     // Whoever drives only a run of its own would leave this one lying, neither parked nor at work.
     if let Err(holder) = lock.as_ref()
         && !holder.serves()

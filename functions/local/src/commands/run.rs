@@ -22,7 +22,7 @@ pub(crate) async fn run(dir: &Path, args: cli::Run) -> Result<Exit> {
     let Checked { suffix, text, pipeline } = check(&args, readable)?;
     let input = &args.input;
     let job = Job {
-        chosen: model::choose(pipeline.run.max_in_flight)?,
+        chosen: model::choose(pipeline.model.provider, pipeline.run.max_in_flight)?,
         home: Home::open(dir)?,
         command: "run",
         pipeline: &pipeline,
