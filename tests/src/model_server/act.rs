@@ -58,6 +58,8 @@ impl CallInfo {
 pub enum Act {
     /// A valid answer to the call's `responseSchema`, the same for the same prompt.
     Auto,
+    /// A valid answer that says that it took so many tokens.
+    Long(u64),
     /// An answer with this text.
     Answer(String),
     /// A 200 with this body.
@@ -127,7 +129,7 @@ impl Act {
             act = *then;
         }
         let finished = |text: Option<&str>, finish: &str| {
-            let tokens = Tokens::of(&call.prompt, text.unwrap_or(""));
+            let tokens = Tokens::of(&call.request, text.unwrap_or(""));
             tally.answered(tokens);
             answer::body(text, finish, &call.model, tokens)
         };
@@ -142,12 +144,17 @@ impl Act {
             }
             Act::Busy { retry_after, encoding } => return Ok(busy(retry_after, encoding)),
             Act::Auto => finished(Some(&auto()), "STOP"),
+            Act::Long(output) => {
+                let tokens = Tokens { output, ..Tokens::of(&call.request, "") };
+                tally.answered(tokens);
+                answer::body(Some(&auto()), "STOP", &call.model, tokens)
+            }
             Act::Answer(text) => finished(Some(&text), "STOP"),
             Act::Empty => finished(Some(""), "STOP"),
             Act::MaxTokens(text) => finished(Some(&text), "MAX_TOKENS"),
             Act::BlockedAnswer(reason) => finished(None, &reason),
             Act::Blocked(reason) => {
-                let tokens = Tokens { output: 0, ..Tokens::of(&call.prompt, "") };
+                let tokens = Tokens { output: 0, ..Tokens::of(&call.request, "") };
                 tally.answered(tokens);
                 answer::blocked(&reason, &call.model, tokens)
             }

@@ -5,6 +5,7 @@
 
 mod access;
 mod config;
+mod count;
 mod fault;
 mod pool;
 mod reply;
