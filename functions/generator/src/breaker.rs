@@ -54,12 +54,17 @@ impl Breaker {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).what.is_some()
     }
 
-    /// A systemic error.
+    /// A systemic error: somebody must act.
     pub fn trip(&self, what: String) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.what.is_none() {
+        if !self.is_open() {
             tracing::error!(alert = "systemic", "{what}");
         }
+        self.trip_quietly(what);
+    }
+
+    /// The same, where it is told otherwise.
+    pub(crate) fn trip_quietly(&self, what: String) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         *state = Tripped { what: Some(what), probe_at: Some(self.clock.instant() + COOLDOWN) };
     }
 

@@ -56,7 +56,7 @@ pub(crate) struct Epoch {
 impl Epoch {
     pub fn take(&mut self, end: RowEnd) {
         match end {
-            RowEnd::Settled(line) => {
+            RowEnd::Settled(line) | RowEnd::Answered(line) => {
                 self.left.remove(&line.ordinal);
                 self.answered |= matches!(line.outcome, Outcome::Answer(_));
                 self.generator.meter.settled(&line.outcome, &line.spent);
@@ -219,7 +219,7 @@ impl Epoch {
         let job = Job::new(self.job.id.clone(), self.job.run.clone(), self.job.lease.clone(), 0);
         let Some(_permits) = self.generator.permits(&job).await else { return };
         let fingerprint = self.job.run.prompter.fingerprint(&ask.prompt);
-        if let RowEnd::Settled(line) = self.generator.ask(&job, row, ask, fingerprint).await {
+        if let RowEnd::Settled(line) | RowEnd::Answered(line) = self.generator.ask(&job, row, ask, fingerprint).await {
             self.answered = matches!(line.outcome, Outcome::Answer(_));
             self.proof = self.answered.then(|| (line.ordinal, line.spent.bill()));
         }

@@ -2,12 +2,15 @@
 //!
 //! Invariant: it never touches the store. An answers object has every ordinal of its shard with its outcome, or is absent.
 
+mod bill;
 mod breaker;
 mod budget;
+mod cache;
 mod collapse;
 mod epoch;
 mod job;
 mod meter;
+mod route;
 mod row;
 mod run;
 mod shard;

@@ -23,6 +23,12 @@ pub struct Meter {
     pub tokens_in: AtomicU64,
     /// Output tokens, thoughts included.
     pub tokens_out: AtomicU64,
+    /// What the paid calls cost, as far as their price is known: picodollars.
+    pub cost: AtomicU64,
+    /// Paid calls whose price is not known.
+    pub unpriced: AtomicU64,
+    /// Rows that took an answer of an earlier run.
+    pub reused: AtomicU64,
     /// Why the model was last unavailable.
     trouble: Mutex<Option<String>>,
 }
@@ -54,12 +60,20 @@ impl Meter {
         self.collapsed.fetch_add(1, Relaxed);
     }
 
+    pub(crate) fn paid(&self, cost: Option<u64>) {
+        match cost {
+            Some(cost) => self.cost.fetch_add(cost, Relaxed),
+            None => self.unpriced.fetch_add(1, Relaxed),
+        };
+    }
+
     pub(crate) fn settled(&self, outcome: &Outcome, spent: &Spent) {
         match outcome {
             Outcome::Answer(_) => self.answered.fetch_add(1, Relaxed),
             Outcome::Failed(_) => self.failed.fetch_add(1, Relaxed),
             Outcome::Unchanged(_) => 0,
         };
+        self.reused.fetch_add(spent.reused.into(), Relaxed);
         self.tokens_in.fetch_add(spent.usage.prompt, Relaxed);
         self.tokens_out.fetch_add(spent.usage.output + spent.usage.thought, Relaxed);
     }

@@ -1,13 +1,15 @@
 //! One row: asked until it has its outcome, or given back.
 
+use crate::bill;
 use crate::collapse::Lead;
 use crate::job::{Halt, Job};
+use crate::route::Route;
 use crate::{Generator, Role};
 use std::sync::Arc;
 use std::time::Duration;
 use tasuki_relay::answer::Draft;
 use tasuki_relay::outcome::{Class, History, Step, classify, decide, failure};
-use tasuki_relay::pace::{Ceilings, Gate, Permit};
+use tasuki_relay::pace::Permit;
 use tasuki_relay::ports::{Ask, Fault, Reply};
 use tasuki_relay::record::{Answer, AnswerLine, Failed, GivenBack, Key, Outcome, Spent};
 use tasuki_relay::stand_in::StandIn;
@@ -32,13 +34,34 @@ pub(crate) struct Todo {
 /// How a row came back.
 pub(crate) enum RowEnd {
     Settled(AnswerLine),
-    Back { todo: Todo, why: GivenBack },
-    Withheld { todo: Todo, failed: Failed },
+    /// Settled with an answer that the run's own model gave now.
+    Answered(AnswerLine),
+    Back {
+        todo: Todo,
+        why: GivenBack,
+    },
+    Withheld {
+        todo: Todo,
+        failed: Failed,
+    },
 }
 
 impl Todo {
     pub fn settle(self, outcome: Outcome) -> RowEnd {
         RowEnd::Settled(AnswerLine { ordinal: self.ordinal, key: self.key, outcome, spent: self.spent })
+    }
+
+    fn answer(self, answer: Answer, route: &Route) -> RowEnd {
+        match self.settle(Outcome::Answer(answer)) {
+            RowEnd::Settled(line) if route.rank == 0 => RowEnd::Answered(line),
+            end => end,
+        }
+    }
+
+    /// With an answer that was paid for before.
+    fn reuse(mut self, answer: Answer) -> RowEnd {
+        self.spent.reused = 1;
+        self.settle(Outcome::Answer(answer))
     }
 }
 
@@ -92,12 +115,16 @@ impl Generator {
         lead: Lead,
         permits: Permits,
     ) -> RowEnd {
-        let end = self.ask(&job, todo, ask, fingerprint).await;
-        if let RowEnd::Settled(line) = &end {
+        let known = self.known(&job, &fingerprint).await;
+        let end = match known {
+            Some(answer) => todo.reuse(answer),
+            None => self.ask(&job, todo, ask, fingerprint).await,
+        };
+        if let RowEnd::Settled(line) | RowEnd::Answered(line) = &end {
             lead.tell(&line.outcome);
         }
         drop(permits);
-        end
+        self.keep(&job, end).await
     }
 
     /// Asks until the row has its outcome, or must be given back.
@@ -105,19 +132,25 @@ impl Generator {
         let (mut history, mut server_retries, mut first_call) = (History::default(), 0, None);
         let (mut draft, mut question, mut before_change) = (Draft::default(), ask.clone(), None);
         let before = todo.spent.latency_ms;
-        let model = &job.run.pipeline.model;
-        let (gate, ceilings) = (self.pace.gate(model), self.pace.ceilings(model));
+        bill::forget_draft(&mut todo.spent);
         loop {
-            let Some(permit) = self.may_call(job, &gate, ceilings, bytes(&ask)).await else {
+            let Some((route, permit)) = self.may_call(job, bytes(&ask)).await else {
                 return RowEnd::Back { todo, why: GivenBack::Stopped };
             };
+            [&mut ask, &mut question].into_iter().for_each(|ask| route.readdress(ask));
             let started = *first_call.get_or_insert_with(|| self.clock.instant());
             let said = self.call(&ask).await;
             settle(permit, &said);
+            job.run.routes.note(route, &said);
             let judge = &job.run.judge;
+            let kept = draft.values();
             let class = classify(&said, |text| judge.take(&mut draft, text).map_err(|invalid| invalid.0));
             history.kept = draft.values();
-            count(&mut todo.spent, &mut history, &class, said.as_ref().ok());
+            count(&mut todo.spent, &mut history, &class);
+            if let Ok(reply) = &said {
+                let came = matches!(class, Class::Answer(_)) || draft.values() > kept;
+                self.meter.paid(bill::call(&mut todo.spent, route, reply, kept > 0, came));
+            }
             todo.spent.latency_ms = before + self.clock.instant().duration_since(started).as_millis() as u64;
             if class.is_paid() {
                 self.breaker.close();
@@ -140,11 +173,11 @@ impl Generator {
                 Step::Answer(values) => {
                     job.run.succeed();
                     job.run.remember_answered(&todo);
-                    let model = said.map(|reply| reply.model).unwrap_or_default();
+                    let model = said.map(|reply| route.answerer(&reply)).unwrap_or_default();
                     // A made-up answer never counts as the answer to what was asked: see `only_changed`.
                     let fingerprint =
                         if model == StandIn::MODEL { format!("{model}:{fingerprint}") } else { fingerprint };
-                    return todo.settle(Outcome::Answer(Answer { values, fingerprint, model }));
+                    return todo.answer(Answer { values, fingerprint, model }, route);
                 }
                 Step::Fail(failed) => return todo.settle(Outcome::Failed(failed)),
                 Step::Again(change) => {
@@ -186,6 +219,7 @@ impl Generator {
                     }
                     return RowEnd::Withheld { todo, failed };
                 }
+                Step::Systemic(what) if job.run.routes.gone(route, &what) => {}
                 Step::Systemic(what) => {
                     self.breaker.trip(what.clone());
                     job.halt(Halt::Systemic(what));
@@ -195,13 +229,21 @@ impl Generator {
         }
     }
 
-    /// Waits until a paid call may start; `None` when none may. Everything that can forbid it is asked last, just before the call.
-    async fn may_call(&self, job: &Job, gate: &Arc<Gate>, ceilings: Ceilings, bytes: usize) -> Option<Permit> {
+    /// Waits until a paid call may start, and tells where; `None` when none may. Everything that can forbid it is asked last, just
+    /// before the call.
+    async fn may_call<'j>(&self, job: &'j Job, bytes: usize) -> Option<(&'j Route, Permit)> {
         let came = self.clock.instant();
-        let permit = tokio::select! {
-            biased;
-            () = job.until_halted() => return None,
-            permit = gate.pass(ceilings, bytes) => permit,
+        let (route, permit) = loop {
+            let mut moves = job.run.routes.moves();
+            let route = job.run.routes.pick();
+            let model = &route.pipeline.model;
+            let gate = self.pace.gate(model);
+            tokio::select! {
+                biased;
+                () = job.until_halted() => return None,
+                _ = moves.changed() => continue,
+                permit = gate.pass(self.pace.ceilings(model), bytes) => break (route, permit),
+            }
         };
         job.wait(self.clock.instant().duration_since(came));
         if let Err(what) = self.breaker.admit().and_then(|()| job.run.breaker.admit()) {
@@ -209,7 +251,7 @@ impl Generator {
         } else if !job.lease.may_spend() {
             job.halt(Halt::LeaseLost);
         }
-        job.halted().is_none().then_some(permit)
+        job.halted().is_none().then_some((route, permit))
     }
 
     async fn call(&self, ask: &Ask) -> Result<Reply, Fault> {
@@ -248,13 +290,10 @@ fn settle(permit: Permit, said: &Result<Reply, Fault>) {
     }
 }
 
-fn count(spent: &mut Spent, history: &mut History, class: &Class, reply: Option<&Reply>) {
+fn count(spent: &mut Spent, history: &mut History, class: &Class) {
     spent.attempts += 1;
     spent.paid_calls += u32::from(class.is_paid());
     spent.ambiguous_calls += u32::from(*class == Class::Ambiguous);
-    if let Some(reply) = reply {
-        spent.usage += reply.usage;
-    }
     history.truncated += u32::from(matches!(class, Class::Truncated | Class::Overthought));
     history.odd += u32::from(matches!(class, Class::BlockedAnswer(_) | Class::UnknownFinish(_)));
     match class {

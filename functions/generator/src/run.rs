@@ -2,6 +2,7 @@
 
 use crate::breaker::Breaker;
 use crate::budget::FormBudget;
+use crate::route::Routes;
 use crate::row::Todo;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,6 +24,8 @@ const RUNS_KEPT: usize = 64;
 /// A run, as the generator needs it.
 pub(crate) struct Run {
     pub pipeline: Arc<Pipeline>,
+    /// Where it is asked.
+    pub routes: Routes,
     pub prompter: Prompter,
     pub judge: Judge,
     /// What its rows may pay for form.
@@ -47,6 +50,7 @@ impl Run {
             .map_err(|_| Why::Systemic(format!("pipeline {}: its template does not compile here", pipeline.name)))?;
         let calls = Arc::new(Semaphore::new(pipeline.run.max_in_flight.div_ceil(processes.max(1)) as usize));
         Ok(Run {
+            routes: Routes::new(&pipeline, &clock, run_time),
             judge: Judge::new(&pipeline),
             form: FormBudget::of_run(),
             pipeline,

@@ -4,6 +4,9 @@
 use std::collections::BTreeMap;
 use tasuki_relay::record::{AnswerLine, Header, Outcome, Spent};
 
+/// Picodollars in a microdollar: a shard costs thousands of these.
+const PICO_IN_MICRO: u64 = 1_000_000;
+
 /// What the lines of a shard do not tell.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Effort {
@@ -48,6 +51,7 @@ impl Summary {
             summary.spent.ambiguous_calls += line.spent.ambiguous_calls;
             summary.spent.usage += line.spent.usage;
             summary.spent.cost += line.spent.cost;
+            summary.spent.reused += line.spent.reused;
             summary.spent.latency_ms += line.spent.latency_ms;
             if line.spent.attempts > 0 {
                 summary.latencies.push(line.spent.latency_ms);
@@ -73,14 +77,14 @@ impl Summary {
 pub(crate) fn log(header: &Header, lines: &BTreeMap<u64, AnswerLine>, effort: Effort) {
     let (run, shard) = (&header.run, header.shard);
     let summary = Summary::of(lines.values());
-    let Spent { attempts, paid_calls, ambiguous_calls, usage, latency_ms, .. } = summary.spent;
+    let Spent { attempts, paid_calls, ambiguous_calls, usage, cost, reused, latency_ms, .. } = summary.spent;
     tracing::info!(
         leg = "generator", %run, %shard, pipeline = header.pipeline, rows = lines.len() as u64,
         answered = summary.answered, failed = summary.failed, unchanged = summary.unchanged, reasons = summary.reasons(),
         calls = attempts, paid_calls, ambiguous_calls, rejected = effort.rejected, waited_ms = effort.waited_ms,
         in_flight = effort.in_flight, wasted = header.wasted_answers,
         epochs = effort.epochs, prompt_tokens = usage.prompt, output_tokens = usage.output,
-        thought_tokens = usage.thought, cached_tokens = usage.cached, latency_sum_ms = latency_ms,
+        thought_tokens = usage.thought, cached_tokens = usage.cached, reused, cost_microusd = cost / PICO_IN_MICRO, latency_sum_ms = latency_ms,
         latency_p50_ms = summary.latency(50), latency_p95_ms = summary.latency(95),
         latency_max_ms = summary.latency(100), "generated shard {shard} of run {run}"
     );

@@ -8,6 +8,7 @@
 //!          splits/<run>   splits/<run>/<part:04>
 //!          claims/<run>/<shard:08>   ckpt/<run>/<shard:08>/<epoch:06>-<seq:06>.ndjson
 //!          control/<run>/cancel     control/<run>/parked
+//!          cache/<fingerprint:2>/<fingerprint:30>
 //! ```
 
 use serde::{Deserialize, Serialize};
@@ -248,6 +249,12 @@ pub fn pipeline(name: &str) -> String {
     format!("{PIPELINES}{name}.toml")
 }
 
+/// `cache/<2 digits>/<30 digits>`: the answer to the question with this fingerprint. Two levels, because folders of a disk grow slow.
+pub fn cached(fingerprint: &str) -> String {
+    let (first, rest) = fingerprint.split_at_checked(2).unwrap_or(("", fingerprint));
+    format!("{CACHE}{first}/{rest}")
+}
+
 /// `plans/<run>.json`: what the run is.
 pub fn plan(run: &RunId) -> String {
     format!("plans/{run}.json")
@@ -277,6 +284,9 @@ pub fn snapshot_job(run: &RunId, attempt: u32) -> String {
 
 /// The prefix of [`pipeline`].
 pub const PIPELINES: &str = "pipelines/";
+
+/// The prefix of [`cached`].
+pub const CACHE: &str = "cache/";
 
 /// The prefix of [`plan`].
 pub const PLANS: &str = "plans/";

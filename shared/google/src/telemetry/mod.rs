@@ -7,7 +7,7 @@
 //! | `leg` | one line for each | fields, in numbers unless said otherwise |
 //! | --- | --- | --- |
 //! | `splitter` | split of a run | `run`, `pipeline` (text); `shards`, `rows`, `bad_rows` (failed when read), `unchanged`, `bytes` (of the shards' lines), `took_ms` |
-//! | `generator` | answers object | `run`, `shard`, `pipeline`, `reasons` (text: `malformed=2,timeout=1`); `rows`, `answered`, `failed`, `unchanged`, `calls` (all that were sent), `paid_calls`, `ambiguous_calls` (perhaps paid), `rejected` (429s and "overloaded" 503s since the last claim), `waited_ms` (time that rows waited for their turn to call, all together), `in_flight` (calls in flight of the process when the line was written), `wasted` (paid answers thrown away), `epochs` (times the shard was claimed), `prompt_tokens`, `output_tokens`, `thought_tokens`, `cached_tokens`, and of the rows that were asked the time from the first call to the last reply: `latency_sum_ms`, `latency_p50_ms`, `latency_p95_ms`, `latency_max_ms` |
+//! | `generator` | answers object | `run`, `shard`, `pipeline`, `reasons` (text: `malformed=2,timeout=1`); `rows`, `answered`, `failed`, `unchanged`, `calls` (all that were sent), `paid_calls`, `ambiguous_calls` (perhaps paid), `rejected` (429s and "overloaded" 503s since the last claim), `waited_ms` (time that rows waited for their turn to call, all together), `in_flight` (calls in flight of the process when the line was written), `wasted` (paid answers thrown away), `epochs` (times the shard was claimed), `prompt_tokens`, `output_tokens`, `thought_tokens`, `cached_tokens`, `reused` (answers of earlier runs), `cost_microusd` (millionths of a dollar; calls without a known price are not in it), and of the rows that were asked the time from the first call to the last reply: `latency_sum_ms`, `latency_p50_ms`, `latency_p95_ms`, `latency_max_ms` |
 //! | `loader` | part that was committed | `run`, `shard`, `pipeline` (text); `rows`, `loaded`, `failed`, `cancelled` (of the failed), `unchanged`, `superseded`, `commit_ms` |
 //!
 //! Beside its line the loader writes one for each reason that rows of the part failed for: `run`, `shard`, `pipeline`,
@@ -67,6 +67,8 @@ pub const FIELDS: [(&str, &[&str]); 3] = [
             "output_tokens",
             "thought_tokens",
             "cached_tokens",
+            "reused",
+            "cost_microusd",
             "latency_sum_ms",
             "latency_p50_ms",
             "latency_p95_ms",

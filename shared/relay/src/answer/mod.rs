@@ -76,6 +76,11 @@ impl Judge {
         }
     }
 
+    /// These values are still the answer that is asked for.
+    pub fn allows(&self, values: &Values) -> bool {
+        self.take(&mut Draft::default(), &Value::Object(values.clone()).to_string()).is_ok()
+    }
+
     /// Puts what is good of a column's value into the draft. `Ok` when the column is complete.
     fn fill(&self, rules: &Rules, draft: &mut Draft, given: Option<&Value>) -> Result<(), String> {
         let name = &rules.column.name;
