@@ -5,8 +5,12 @@ use async_trait::async_trait;
 use std::fmt;
 use std::sync::Arc;
 use tasuki_relay::gemini::{Gemini, GeminiConfig};
-use tasuki_relay::ports::{Ask, Fault, Model, Reply};
+use tasuki_relay::pipeline::{ModelSettings, Provider};
+use tasuki_relay::ports::{Ask, CountTokens, Fault, Model, Reply};
 use tasuki_relay::stand_in::StandIn;
+
+/// Prompts that are counted at a time: a few hundred a minute at 100 ms each, where 3,000 are allowed (peers.md 5.4).
+pub(crate) const COUNTS_AT_ONCE: u32 = 4;
 
 /// Who answers the rows of a run: part of what the run is, since one is paid and the other makes its answers up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +59,6 @@ pub(crate) struct Chosen {
 
 /// Reads the environment. An error names the variable and the mend; nothing was started then.
 pub(crate) fn choose(max_in_flight: u32) -> Result<Chosen> {
-    let set = |name: &str| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
     if set("GEMINI_API_KEY").or_else(|| set("GOOGLE_API_KEY")).is_some() {
         let gemini = Gemini::new(GeminiConfig::from_env(set, max_in_flight)?)?;
         return Ok(Chosen { model: Arc::new(gemini), answerer: Answerer::Gemini });
@@ -66,6 +69,19 @@ pub(crate) fn choose(max_in_flight: u32) -> Result<Chosen> {
         );
     }
     Ok(Chosen { model: Arc::new(StandIn), answerer: Answerer::StandIn })
+}
+
+/// Who counts the pipeline's prompts for free: Gemini, where there is a key.
+pub(crate) fn counter(model: &ModelSettings) -> Result<Option<Arc<dyn CountTokens>>> {
+    if model.provider != Provider::Google || set("GEMINI_API_KEY").or_else(|| set("GOOGLE_API_KEY")).is_none() {
+        return Ok(None);
+    }
+    Ok(Some(Arc::new(Gemini::new(GeminiConfig::from_env(set, COUNTS_AT_ONCE)?)?)))
+}
+
+/// A variable of the environment. An empty one is unset.
+fn set(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.trim().is_empty())
 }
 
 /// A model that is never asked: for sealing a cancelled run.

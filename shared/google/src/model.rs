@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use tasuki_relay::gemini::{Access, ConfigError, Gemini, GeminiConfig};
 use tasuki_relay::pipeline::ModelSettings;
-use tasuki_relay::ports::{Ask, Fault, Model, Reply};
+use tasuki_relay::ports::{Ask, CountTokens, Fault, Model, Reply};
 
 /// Where Vertex AI is and who calls it.
 #[derive(Clone, Debug)]
@@ -58,6 +58,14 @@ impl Model for VertexModel {
     async fn ask(&self, ask: &Ask) -> Result<Reply, Fault> {
         let location = ask.pipeline.model.location.as_deref().unwrap_or(&self.config.location);
         self.client(location)?.ask(ask).await
+    }
+}
+
+#[async_trait]
+impl CountTokens for VertexModel {
+    async fn count_tokens(&self, ask: &Ask) -> Result<u64, Fault> {
+        let location = ask.pipeline.model.location.as_deref().unwrap_or(&self.config.location);
+        self.client(location)?.count_tokens(ask).await
     }
 }
 

@@ -38,6 +38,22 @@ pub enum Tier {
     Priority,
 }
 
+impl Tier {
+    /// As pipelines and services write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Tier::Standard => "standard",
+            Tier::Flex => "flex",
+            Tier::Priority => "priority",
+        }
+    }
+
+    /// The inverse of [`Tier::as_str`].
+    pub fn parse(text: &str) -> Option<Tier> {
+        [Tier::Standard, Tier::Flex, Tier::Priority].into_iter().find(|tier| tier.as_str() == text)
+    }
+}
+
 /// The price of a token, in picodollars (10⁻¹² $): $0.30 a million are 300,000. Thoughts cost as much as output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Price {

@@ -38,7 +38,8 @@ struct Job<'a> {
 
 pub(super) async fn run(site: &Deployed, args: cli::Run) -> Result<Exit> {
     let reads_bigquery = !site.deployment.bigquery_sources.is_empty();
-    let Checked { suffix, text, pipeline } = check(&args, |input| readable_here(input, reads_bigquery))?;
+    let Checked { suffix, text, pipeline } =
+        check(&args.input, &args.pipeline, |input| readable_here(input, reads_bigquery))?;
     is_deployed(site, &pipeline.name, &text).await?;
     let job = Job {
         site,

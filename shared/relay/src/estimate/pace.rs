@@ -34,8 +34,7 @@ pub fn seconds(pipeline: &Pipeline, calls: u64, tokens: f64, latency: f64) -> f6
 
 /// The same for a range of latencies and of tokens a call.
 pub(super) fn span(pipeline: &Pipeline, calls: u64, tokens: (f64, f64), latency: (f64, f64)) -> Span {
-    let (least, most) =
-        (seconds(pipeline, calls, tokens.0, latency.0), seconds(pipeline, calls, tokens.1, latency.1));
+    let (least, most) = (seconds(pipeline, calls, tokens.0, latency.0), seconds(pipeline, calls, tokens.1, latency.1));
     Span { likely: None, least, most: Some(most) }
 }
 

@@ -1,0 +1,182 @@
+//! Rows drawn at random are asked as a run of their own: their answers are kept, and tell what the others will take.
+
+use super::read::rows_of;
+use super::{Planned, tell};
+use crate::commands::Exit;
+use crate::commands::drive::{Driven, End, Job};
+use crate::commands::retry::{Temporary, create_private};
+use crate::commands::runs::{self, Run};
+use crate::home::Home;
+use crate::model::{self, Answerer};
+use crate::one_file::OneFile;
+use crate::show;
+use crate::signals::Stop;
+use anyhow::{Context, Result, bail};
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufWriter, Read, Write};
+use std::path::Path;
+use tasuki_relay::clock::Clock;
+use tasuki_relay::estimate::{Evidence, Observed, Survey, estimate, guess};
+use tasuki_relay::names::{self, Bucket, ShardId};
+use tasuki_relay::ports::Objects;
+use tasuki_relay::prompt::Prompter;
+use tasuki_relay::record::{self, AnswerLine, Content, Header, Outcome, ShardLine};
+
+/// Bytes of the file that are hashed at a time.
+const HASHED_BYTES: usize = 1 << 20;
+
+/// A sample that is to be asked.
+pub(super) struct Sample<'a> {
+    pub(super) planned: &'a Planned<'a>,
+    pub(super) home: &'a Home,
+    /// Of the pipeline.
+    pub(super) text: &'a str,
+    pub(super) rows: usize,
+    /// The command line that goes on with it.
+    pub(super) resume: String,
+}
+
+/// What its answers tell.
+#[derive(Default)]
+pub(super) struct Asked {
+    pub(super) run: String,
+    pub(super) rows: u64,
+    pub(super) answered: u64,
+    /// In picodollars; `None` where a price is not known.
+    pub(super) paid: Option<u64>,
+    /// The calls of which it tells.
+    answers: Vec<Observed>,
+    /// Guessed tokens of the prompts that a run need not ask again.
+    spared: Vec<f64>,
+}
+
+impl Sample<'_> {
+    /// Asks the sample, unless it was asked before, and tells what is likely of the others.
+    pub(super) async fn tell(&self) -> Result<Exit> {
+        let chosen = model::choose(self.planned.pipeline.run.max_in_flight)?;
+        if chosen.answerer == Answerer::StandIn {
+            bail!("--sample asks the model that the pipeline names: {} first", Answerer::Gemini.mend());
+        }
+        let survey = self.planned.survey(self.rows).await?;
+        let file = Temporary::new(self.home);
+        let identity = self.identity()?;
+        let rows = self.write(&survey, file.as_ref()).await?;
+        if rows == 0 {
+            eprintln!("no row is to be asked: there is nothing to draw a sample from");
+            return self.planned.tell().await;
+        }
+        eprintln!("--sample: {} are asked now, and paid for", show::rows(rows, ""));
+        let job = Job {
+            home: self.home.clone(),
+            command: "plan",
+            pipeline: &self.planned.pipeline,
+            pipeline_text: self.text,
+            source: file.as_ref(),
+            suffix: ".jsonl",
+            identity: Some(&identity),
+            called: format!("a sample of {} of {}", show::rows(rows, ""), self.planned.input.display()),
+            again: false,
+            json: self.planned.json,
+            chosen,
+            resume: self.resume.clone(),
+        };
+        let run = match job.driven(Stop::listen().context("signals cannot be listened for")?).await? {
+            Driven::Already(run) => {
+                eprintln!("run {} asked this sample before: nothing more is paid", run.run);
+                run
+            }
+            Driven::Now { end: End::NotDone(why), .. } => {
+                bail!("{why}\nthe sample is not whole, what came is kept. Go on with:\n  {}", self.resume)
+            }
+            Driven::Now { before, .. } => runs::one(self.home, &before.run).await?,
+        };
+        self.told(&survey, &run).await
+    }
+
+    async fn told(&self, survey: &Survey, run: &Run) -> Result<Exit> {
+        let pipeline = &self.planned.pipeline;
+        let asked = self.asked(survey, run).await?;
+        if asked.answers.is_empty() {
+            bail!(
+                "run {} brought no answer that was paid for: see {}",
+                run.run,
+                crate::site::Site::line(self.home, &["failures", run.short()])
+            );
+        }
+        let evidence = Evidence { counted: Vec::new(), answers: asked.answers.clone() };
+        let calls = survey.calls.without(asked.spared.iter().copied());
+        let estimate = estimate(pipeline, calls, survey.fixed, &evidence, Clock::system().now());
+        tell::Told { sample: Some(&asked), ..self.planned.told(survey, &estimate, None) }.print()
+    }
+
+    /// Writes the rows that were drawn. Returns how many.
+    async fn write(&self, survey: &Survey, file: &Path) -> Result<u64> {
+        let drawn: BTreeSet<u64> = survey.sample.items().copied().collect();
+        let named = || file.display().to_string();
+        let mut out = BufWriter::new(create_private(file).with_context(named)?);
+        for row in rows_of(OneFile::open(self.planned.input)?, &drawn).await? {
+            show::json_line(&mut out, &row)?;
+        }
+        out.flush().with_context(named)?;
+        Ok(drawn.len() as u64)
+    }
+
+    /// The same file, pipeline and size are the same sample, also when rows of it are unchanged by now.
+    fn identity(&self) -> Result<String> {
+        let named = || self.planned.input.display().to_string();
+        let mut file = std::fs::File::open(self.planned.input).with_context(named)?;
+        let mut hash = Sha256::new_with_prefix(format!("sample {}\0{}\0", self.rows, self.text));
+        let mut piece = vec![0; HASHED_BYTES];
+        loop {
+            match file.read(&mut piece).with_context(named)? {
+                0 => return Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
+                read => hash.update(&piece[..read]),
+            }
+        }
+    }
+
+    /// What the run's own objects say of each of its rows.
+    async fn asked(&self, survey: &Survey, run: &Run) -> Result<Asked> {
+        let prompter = Prompter::new(self.planned.pipeline.clone())?;
+        let keeps = self.planned.keeps_answers();
+        let mut asked = Asked { run: run.run.to_string(), paid: Some(0), ..Asked::default() };
+        for meta in runs::list(self.home, Bucket::Answers, &names::shards(&run.run)).await? {
+            let Ok(shard) = ShardId::parse_object(&meta.name) else { continue };
+            let (_, lines) = self.object::<ShardLine>(Bucket::Shards, &shard).await?;
+            let (_, answers) = self.object::<AnswerLine>(Bucket::Answers, &shard).await?;
+            let mut prompts = BTreeMap::new();
+            for line in lines {
+                let Content::Row(row) = line.content else { continue };
+                prompts.extend(prompter.ask(row).ok().map(|ask| (line.ordinal, ask.prompt)));
+            }
+            for line in answers {
+                asked.rows += 1;
+                let Some(prompt) = prompts.get(&line.ordinal) else { continue };
+                let (spent, weight) = (line.spent, guess(prompt));
+                let is_answered = matches!(line.outcome, Outcome::Answer(_));
+                asked.answered += u64::from(is_answered);
+                asked.paid = asked.paid.zip(spent.known_cost()).map(|(sum, cost)| sum + cost);
+                if keeps && is_answered && survey.asks(&prompter.fingerprint(prompt)) {
+                    asked.spared.push(weight);
+                }
+                // An answer from the cache tells nothing of what one takes.
+                if spent.reused == 0 && spent.attempts > 0 {
+                    let seconds = spent.latency_ms as f64 / 1e3;
+                    asked.answers.push(Observed { weight, usage: spent.usage, seconds });
+                }
+            }
+        }
+        Ok(asked)
+    }
+
+    async fn object<L: serde::de::DeserializeOwned>(
+        &self,
+        bucket: Bucket,
+        shard: &ShardId,
+    ) -> Result<(Header, Vec<L>)> {
+        let object = self.home.objects.read(bucket, &shard.object(), None).await?;
+        let object = object.with_context(|| format!("shard {shard} of the sample is gone"))?;
+        record::decode(&object.body).with_context(|| format!("shard {shard}"))
+    }
+}
