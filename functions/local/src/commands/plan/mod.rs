@@ -18,7 +18,7 @@ use read::Kept;
 use std::path::Path;
 use std::sync::Arc;
 use tasuki_relay::clock::Clock;
-use tasuki_relay::estimate::{Evidence, Survey, estimate};
+use tasuki_relay::estimate::{Estimate, Evidence, Survey, estimate};
 use tasuki_relay::pipeline::Pipeline;
 use tasuki_relay::ports::CountTokens;
 use tell::Told;
@@ -89,12 +89,12 @@ impl Planned<'_> {
         Ok(survey)
     }
 
-    fn told<'t>(
-        &'t self,
-        survey: &'t Survey,
-        estimate: &'t tasuki_relay::estimate::Estimate,
-        not_counted: Option<String>,
-    ) -> Told<'t> {
+    /// Whether a run leaves out what was answered before.
+    fn keeps_answers(&self) -> bool {
+        self.pipeline.run.only_changed || self.pipeline.run.reuse_answers
+    }
+
+    fn told<'t>(&'t self, survey: &'t Survey, estimate: &'t Estimate, not_counted: Option<String>) -> Told<'t> {
         Told { planned: self, survey, estimate, not_counted, sample: None }
     }
 }

@@ -11,6 +11,7 @@ use crate::model::{self, Answerer};
 use crate::one_file::OneFile;
 use crate::show;
 use crate::signals::Stop;
+use crate::site::Site;
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
@@ -86,8 +87,10 @@ impl Sample<'_> {
                 eprintln!("run {} asked this sample before: nothing more is paid", run.run);
                 run
             }
-            Driven::Now { end: End::NotDone(why), .. } => {
-                bail!("{why}\nthe sample is not whole, what came is kept. Go on with:\n  {}", self.resume)
+            Driven::Now { before, end: End::NotDone(why), .. } => {
+                let parked = runs::one(self.home, &before.run).await?.resume(self.home);
+                let resume = parked.unwrap_or_else(|| self.resume.clone());
+                bail!("{why}\nthe sample is not whole; what came is kept. Go on with:\n  {resume}")
             }
             Driven::Now { before, .. } => runs::one(self.home, &before.run).await?,
         };
@@ -101,7 +104,7 @@ impl Sample<'_> {
             bail!(
                 "run {} brought no answer that was paid for: see {}",
                 run.run,
-                crate::site::Site::line(self.home, &["failures", run.short()])
+                self.home.line(&["failures", run.short()])
             );
         }
         let evidence = Evidence { counted: Vec::new(), answers: asked.answers.clone() };

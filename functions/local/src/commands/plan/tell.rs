@@ -58,10 +58,11 @@ impl Told<'_> {
             let (value, more) = spread(span, |tokens| number(rounded(tokens) as u64));
             line(name, &value, &format!("{more} tokens"));
         }
-        for (tier, cost) in &estimate.cost {
+        for (at, (tier, cost)) in estimate.cost.iter().enumerate() {
             let (value, more) = cost.map_or(("unknown".into(), String::new()), |cost| spread(cost, money));
-            let own = if *tier == model.tier { "   this pipeline's tier" } else { "" };
-            line(&format!("$ {}", tier.as_str()), &value, &format!("{more}{own}"));
+            let own = if *tier == model.tier { ", this pipeline's tier" } else { "" };
+            let more = format!("{more} ({}{own})", tier.as_str());
+            line(if at == 0 { "cost" } else { "" }, &value, more.trim_start());
         }
         let (value, more) = spread(estimate.time, time);
         line("time", &value, &more);
@@ -201,13 +202,6 @@ impl Told<'_> {
             ));
         }
         told
-    }
-}
-
-impl Planned<'_> {
-    /// Whether a run leaves out what was answered before.
-    pub(super) fn keeps_answers(&self) -> bool {
-        self.pipeline.run.only_changed || self.pipeline.run.reuse_answers
     }
 }
 
