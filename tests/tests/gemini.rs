@@ -54,8 +54,9 @@ fn config(server: &ModelServer, max_in_flight: u32) -> GeminiConfig {
         "SSL_CERT_FILE" if https => Some(server.ca_pem_path().display().to_string()),
         _ => None,
     };
-    let config = GeminiConfig::from_env(get, max_in_flight).unwrap();
-    GeminiConfig { timeout: Duration::from_secs(20), ..config }
+    let mut config = GeminiConfig::from_env(get, max_in_flight).unwrap();
+    config.server.timeout = |_| Duration::from_secs(20);
+    config
 }
 
 fn client(server: &ModelServer) -> Gemini {
@@ -205,7 +206,8 @@ async fn blocked_truncated_and_unknown_ends_are_replies() {
 async fn silence_after_sending_may_have_been_paid() {
     for over in BOTH {
         let server = ModelServer::start(over(Script::acting(|_| Act::Hang))).await.unwrap();
-        let config = GeminiConfig { timeout: Duration::from_millis(300), ..config(&server, 10) };
+        let mut config = config(&server, 10);
+        config.server.timeout = |_| Duration::from_millis(300);
         let fault = Gemini::new(config).unwrap().ask(&ask(PROMPT)).await.unwrap_err();
         assert!(matches!(&fault, Fault::Ambiguous(text) if text.contains("300ms")), "{fault:?}");
         assert_eq!(server.tally().calls(), 1, "a call is never sent twice");
@@ -220,7 +222,8 @@ async fn a_call_that_never_found_a_connection_is_not_paid() {
     let server = ModelServer::start(Script::default().https()).await.unwrap();
     for (scheme, address) in [("http", closed), ("https", closed), ("https", silent.local_addr().unwrap())] {
         let base = format!("{scheme}://{address}").parse().unwrap();
-        let config = GeminiConfig { base, timeout: Duration::from_millis(300), ..config(&server, 500) };
+        let mut config = config(&server, 500);
+        (config.server.base, config.server.timeout) = (base, |_| Duration::from_millis(300));
         let gemini = Gemini::new(config).unwrap();
         let asks: Vec<Ask> = (0..300).map(|_| ask(PROMPT)).collect();
         let all = tokio::time::timeout(Duration::from_secs(20), join_all(asks.iter().map(|ask| gemini.ask(ask))));
@@ -238,7 +241,9 @@ async fn a_call_that_never_found_a_connection_is_not_paid() {
 #[tokio::test]
 async fn a_certificate_of_an_unknown_authority_is_refused_before_anything_is_sent() {
     let server = ModelServer::start(Script::default().https()).await.unwrap();
-    let gemini = Gemini::new(GeminiConfig { cert_file: None, ..config(&server, 10) }).unwrap();
+    let mut config = config(&server, 10);
+    config.server.cert_file = None;
+    let gemini = Gemini::new(config).unwrap();
     let fault = gemini.ask(&ask(PROMPT)).await.unwrap_err();
     assert!(matches!(&fault, Fault::Unavailable(text) if text.contains("SSL_CERT_FILE")), "{fault:?}");
     assert_eq!((server.tally().calls(), server.tally().connections()), (0, 1));

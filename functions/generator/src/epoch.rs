@@ -292,7 +292,7 @@ fn unsettled<'a>(row: &Todo, why: GivenBack) -> CheckpointLine<&'a AnswerLine> {
 /// Ends when a halted shard's calls had their time: the process may stop while they have it, and waits no longer than it says.
 async fn grace(job: &Job, stopping: &CancellationToken, stop: Duration) {
     job.until_halted().await;
-    let grace = job.halted().map_or(Duration::ZERO, |halt| halt.grace(stop));
+    let grace = job.halted().map_or(Duration::ZERO, |halt| halt.grace(stop, job.run.pipeline.model.tier));
     let stopped = async {
         stopping.cancelled().await;
         sleep(stop).await;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tasuki_relay::claims::Lease;
 use tasuki_relay::names::ShardId;
 use tasuki_relay::ports::Why;
+use tasuki_relay::prices::Tier;
 use tokio_util::sync::CancellationToken;
 
 /// Why a shard stops before its end.
@@ -40,11 +41,11 @@ impl Halt {
     }
 
     /// How long calls in flight may still bring their answers home: they are paid.
-    pub fn grace(&self, stop: Duration) -> Duration {
+    pub fn grace(&self, stop: Duration, tier: Tier) -> Duration {
         match self {
             Halt::Stopping => stop,
             Halt::LeaseLost | Halt::Cancelled => Duration::from_secs(10),
-            Halt::Systemic(_) | Halt::Spent | Halt::Parked | Halt::GaveUp => crate::row::CALL_LIMIT,
+            Halt::Systemic(_) | Halt::Spent | Halt::Parked | Halt::GaveUp => crate::row::call_limit(tier),
         }
     }
 

@@ -50,6 +50,10 @@ impl Route {
             // It may not be able to think so little.
             model.thinking = model.thinking.max(model.thinking.and(catalogue.least_thinking(&name)));
             (model.name, model.location, model.price) = (name, location, None);
+            // Other tiers are served in one place alone: see the pipeline's own rule.
+            if model.location.as_deref().is_some_and(|location| location != "global") {
+                model.tier = Tier::Standard;
+            }
         }
         let price = |tier| pipeline.model.price.or_else(|| catalogue.price(&pipeline.model.name, tier, now));
         let prices = [Tier::Standard, Tier::Flex, Tier::Priority].map(price);
@@ -62,7 +66,8 @@ impl Route {
         if reply.model == StandIn::MODEL {
             return Some(0);
         }
-        let tier = self.pipeline.model.tier;
+        // A call of the priority tier may be served as a standard one.
+        let tier = reply.tier.unwrap_or(self.pipeline.model.tier);
         self.prices[tier as usize].map(|price| price.of(reply.usage))
     }
 

@@ -8,16 +8,21 @@ use crate::{Generator, Role};
 use std::sync::Arc;
 use std::time::Duration;
 use tasuki_relay::answer::Draft;
+use tasuki_relay::calls;
 use tasuki_relay::outcome::{Class, History, Step, classify, decide, failure};
 use tasuki_relay::pace::Permit;
 use tasuki_relay::ports::{Ask, Fault, Reply};
+use tasuki_relay::prices::Tier;
 use tasuki_relay::record::{Answer, AnswerLine, Failed, GivenBack, Key, Outcome, Spent};
 use tasuki_relay::stand_in::StandIn;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
-/// A call may take so long. The client's own limit is 120 s; this one holds for every model.
-pub(crate) const CALL_LIMIT: Duration = Duration::from_secs(125);
+/// A call of this tier may take so long: a little more than the client's own limit. This one holds for every model.
+pub(crate) fn call_limit(tier: Tier) -> Duration {
+    calls::call_limit(tier) + Duration::from_secs(5)
+}
+
 /// Retries after server errors that one row may take in one epoch: a row that always fails must not spend the shard's budget.
 const SERVER_RETRIES_PER_ROW: u32 = 5;
 
@@ -258,7 +263,8 @@ impl Generator {
         self.meter.sent();
         let _returned = Returned(&self.meter);
         let limit = || Fault::Ambiguous("no reply within the limit".into());
-        let said = timeout(CALL_LIMIT, self.model.ask(ask)).await.unwrap_or_else(|_| Err(limit()));
+        let said =
+            timeout(call_limit(ask.pipeline.model.tier), self.model.ask(ask)).await.unwrap_or_else(|_| Err(limit()));
         if let Err(Fault::Unavailable(why)) = &said {
             self.meter.unavailable(why);
         }

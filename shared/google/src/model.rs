@@ -4,13 +4,15 @@ use crate::connect::Endpoint;
 use async_trait::async_trait;
 use google_cloud_auth::credentials::{CacheableResource, Credentials};
 use google_cloud_gax::error::CredentialsError;
-use http::{Extensions, HeaderMap};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use tasuki_relay::gemini::{Access, ConfigError, Gemini, GeminiConfig};
+use tasuki_relay::calls::{ConfigError, call_limit};
+use tasuki_relay::gemini::{Access, Gemini, GeminiConfig, Said};
 use tasuki_relay::pipeline::ModelSettings;
 use tasuki_relay::ports::{Ask, CountTokens, Fault, Model, Reply};
+use tasuki_relay::prices::Tier;
 
 /// Where Vertex AI is and who calls it.
 #[derive(Clone, Debug)]
@@ -56,7 +58,11 @@ impl VertexModel {
 #[async_trait]
 impl Model for VertexModel {
     async fn ask(&self, ask: &Ask) -> Result<Reply, Fault> {
-        let location = ask.pipeline.model.location.as_deref().unwrap_or(&self.config.location);
+        let model = &ask.pipeline.model;
+        let location = model.location.as_deref().unwrap_or(&self.config.location);
+        if model.tier != Tier::Standard && location != GLOBAL {
+            return Err(elsewhere(model.tier));
+        }
         self.client(location)?.ask(ask).await
     }
 }
@@ -69,14 +75,28 @@ impl CountTokens for VertexModel {
     }
 }
 
+/// The one place where Vertex AI serves flex and priority
+/// (<https://docs.cloud.google.com/gemini-enterprise-agent-platform/models/flex-paygo> and `…/priority-paygo`). Elsewhere it
+/// passes over the tier and charges the whole price.
+const GLOBAL: &str = "global";
+
+/// A deployment's location is where its rows may go: a tier is no reason to send them elsewhere.
+fn elsewhere(tier: Tier) -> Fault {
+    Fault::Systemic(format!(
+        "tier = \"{}\" is served in the location global alone, and TASUKI_MODEL_LOCATION is another: write [model] location = \"global\" if the rows may go there, or remove the tier",
+        tier.as_str()
+    ))
+}
+
 fn client(config: &VertexConfig, location: &str) -> Result<Gemini, ConfigError> {
     let base = config.endpoint.url.clone().unwrap_or_else(|| address(location));
     let access = Vertex {
         models: format!("/v1/projects/{}/locations/{location}/publishers/google/models/", config.project),
         credentials: config.endpoint.credentials.clone(),
     };
-    let gemini = GeminiConfig::new(&base, Arc::new(access), config.max_in_flight)?;
-    Gemini::new(GeminiConfig { cert_file: config.cert_file.clone(), ..gemini })
+    let mut gemini = GeminiConfig::new(&base, Arc::new(access), config.max_in_flight)?;
+    gemini.server.cert_file = config.cert_file.clone();
+    Gemini::new(gemini)
 }
 
 /// The address of a location. Hosts of the multi-regions `us` and `eu`, and of regions and `global`, as in
@@ -97,10 +117,27 @@ struct Vertex {
     credentials: Credentials,
 }
 
+const REQUEST_TYPE: HeaderName = HeaderName::from_static("x-vertex-ai-llm-request-type");
+const SHARED_TYPE: HeaderName = HeaderName::from_static("x-vertex-ai-llm-shared-request-type");
+/// Seconds.
+const SERVER_TIMEOUT: HeaderName = HeaderName::from_static("x-server-timeout");
+
 #[async_trait]
 impl Access for Vertex {
     fn path(&self, model: &ModelSettings) -> Result<String, Fault> {
         Ok(format!("{}{}", self.models, model.name))
+    }
+
+    /// Only what is paid by use: provisioned throughput, which is used first otherwise, is another price.
+    fn tier(&self, tier: Tier) -> Said {
+        let mut headers = HeaderMap::from_iter([
+            (REQUEST_TYPE, HeaderValue::from_static("shared")),
+            (SHARED_TYPE, HeaderValue::from_static(tier.as_str())),
+        ]);
+        if tier == Tier::Flex {
+            headers.insert(SERVER_TIMEOUT, HeaderValue::from(call_limit(tier).as_secs()));
+        }
+        Said::InHeaders(headers)
     }
 
     /// The credentials keep their token and renew it minutes before it runs out. They cannot be told that it was refused: a

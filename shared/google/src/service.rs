@@ -117,7 +117,7 @@ impl Platform {
     pub fn model(&self) -> Result<Arc<dyn Model>, StartError> {
         let max_in_flight = u32::try_from(self.settings.max_in_flight).unwrap_or(u32::MAX);
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
-        let wrong = |error: tasuki_relay::gemini::ConfigError| StartError(error.to_string());
+        let wrong = |error: tasuki_relay::calls::ConfigError| StartError(error.to_string());
         match &self.settings.model {
             Some(settings::Model::Vertex { project, location }) => {
                 let config = VertexConfig {

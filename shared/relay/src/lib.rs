@@ -5,6 +5,7 @@
 
 pub mod answer;
 pub mod books;
+pub mod calls;
 pub mod checkpoint;
 pub mod claims;
 pub mod clock;

@@ -133,7 +133,7 @@ pub enum Step {
     Retry,
     /// Keep the row back until a row of its run has succeeded.
     Withhold(Failed),
-    /// Stop the machine; no row fails.
+    /// Ask the fallback, if the pipeline names one; else stop the machine. No row fails.
     Systemic(String),
 }
 

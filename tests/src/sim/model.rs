@@ -92,7 +92,7 @@ impl Script {
         bill.by_script += u64::from(no_answer);
         let text = json!({"theme": format!("{CANARY} theme of {prompt}")}).to_string();
         let usage = Usage { prompt: 10, output: 5, thought: 1, cached: 0 };
-        let reply = Reply { text, finish: Some("STOP".into()), blocked: None, usage, model: "script-1".into() };
+        let reply = Reply { text, finish: Some("STOP".into()), usage, model: "script-1".into(), ..Reply::default() };
         Ok(match (act, times) {
             ("malformed", 1) => Reply { text: format!("{CANARY} no JSON"), ..reply },
             ("blocked", _) => Reply { text: String::new(), blocked: Some("SAFETY".into()), ..reply },

@@ -8,6 +8,7 @@
 mod answers;
 mod control;
 mod mistakes;
+mod paying;
 mod plan;
 mod run;
 mod schema;

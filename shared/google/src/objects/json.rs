@@ -8,8 +8,8 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{Client, Method, Url, redirect};
 use serde::Deserialize;
 use std::time::Duration;
+use tasuki_relay::calls::tls;
 use tasuki_relay::clock::{Chance, Millis};
-use tasuki_relay::gemini::tls;
 use tasuki_relay::pace::backoff;
 use tasuki_relay::ports::{Generation, Meta};
 

@@ -1,7 +1,9 @@
+use crate::calls::Key;
 use crate::pipeline::ModelSettings;
 use crate::ports::Fault;
+use crate::prices::Tier;
 use async_trait::async_trait;
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{HeaderMap, HeaderName};
 use std::fmt;
 
 /// One of the services that take Gemini's messages: where its models are, and how a call says who makes it.
@@ -16,27 +18,19 @@ pub trait Access: fmt::Debug + Send + Sync {
     }
     /// The headers that say who calls. Asked again after a 401: other headers than before are then tried once.
     async fn authorise(&self) -> Result<HeaderMap, Fault>;
+    /// How a call of this tier says so. Not asked of the standard one.
+    fn tier(&self, tier: Tier) -> Said;
     /// What a person does about a systemic fault: a status of 400 to 404, and the reason (`google.rpc.ErrorInfo`) if it has one.
     fn advice(&self, status: u16, reason: Option<&str>) -> &'static str;
 }
 
-/// An API key. Its `Debug` shows nothing.
-#[derive(Clone)]
-pub struct Key(HeaderValue);
-
-impl Key {
-    /// From text. `None` when it cannot stand in a header.
-    pub fn new(text: &str) -> Option<Key> {
-        let mut value = HeaderValue::from_str(text.trim()).ok().filter(|value| !value.is_empty())?;
-        value.set_sensitive(true);
-        Some(Key(value))
-    }
-}
-
-impl fmt::Debug for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Key(…)")
-    }
+/// Where a call says its tier.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Said {
+    /// As `service_tier`.
+    InBody,
+    /// Here.
+    InHeaders(HeaderMap),
 }
 
 /// The Gemini API (<https://ai.google.dev/api>).
@@ -66,8 +60,12 @@ impl Access for GeminiApi {
         [start.as_bytes(), &body[1..], b"}"].concat()
     }
 
+    fn tier(&self, _: Tier) -> Said {
+        Said::InBody
+    }
+
     async fn authorise(&self) -> Result<HeaderMap, Fault> {
-        Ok(HeaderMap::from_iter([(API_KEY, self.0.0.clone())]))
+        Ok(HeaderMap::from_iter([(API_KEY, self.0.header())]))
     }
 
     fn advice(&self, status: u16, reason: Option<&str>) -> &'static str {

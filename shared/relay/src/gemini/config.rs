@@ -1,47 +1,32 @@
-use super::access::{Access, GeminiApi, Key};
+use super::access::{Access, GeminiApi};
+use crate::calls::{self, ConfigError, Key, Server};
 use crate::pipeline::ModelSettings;
 use crate::ports::Fault;
-use reqwest::Url;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Where the Gemini API is unless `GOOGLE_GEMINI_BASE_URL` says otherwise.
 const BASE: &str = "https://generativelanguage.googleapis.com";
 
-/// A call without a reply for so long is given up: structured answers of a flash model take seconds, with much thinking a minute.
-const TIMEOUT: Duration = Duration::from_secs(120);
-
-/// A configuration that cannot work. Names the variable and the mend, never a secret.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct ConfigError(pub(super) String);
-
 /// Where a model is and who calls it.
 #[derive(Clone, Debug)]
 pub struct GeminiConfig {
-    /// http or https, without a query; methods are at paths below it.
-    pub base: Url,
+    /// The service.
+    pub server: Server,
     /// Whose service it is, and who calls.
     pub access: Arc<dyn Access>,
-    /// Calls in flight that the connections must carry, at least 1; more wait.
-    pub max_in_flight: u32,
-    /// From the moment of sending to the end of the reply.
-    pub timeout: Duration,
-    /// Certificates in PEM that are trusted beside the system's.
-    pub cert_file: Option<PathBuf>,
 }
 
 impl GeminiConfig {
     /// A service at `base`, an http or https address without a query; certificates are the system's.
     pub fn new(base: &str, access: Arc<dyn Access>, max_in_flight: u32) -> Result<GeminiConfig, ConfigError> {
-        Ok(GeminiConfig { base: parse_base(base)?, access, max_in_flight, timeout: TIMEOUT, cert_file: None })
+        Ok(GeminiConfig { server: Server::new(base, "GOOGLE_GEMINI_BASE_URL", BASE, max_in_flight)?, access })
     }
 
     /// The Gemini API, from `GEMINI_API_KEY` or `GOOGLE_API_KEY`, `GOOGLE_GEMINI_BASE_URL` and `SSL_CERT_FILE`; `get` looks a
     /// variable up. An empty variable is an unset one. Proxies are read from the environment where connections are opened.
     pub fn from_env(get: impl Fn(&str) -> Option<String>, max_in_flight: u32) -> Result<GeminiConfig, ConfigError> {
-        let get = |name: &str| get(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
+        let get = calls::set(get);
         let named = |name: &'static str| get(name).map(|value| (name, value));
         let (name, key) = named("GEMINI_API_KEY").or_else(|| named("GOOGLE_API_KEY")).ok_or_else(|| {
             ConfigError(
@@ -52,12 +37,13 @@ impl GeminiConfig {
         let key = Key::new(&key)
             .ok_or_else(|| ConfigError(format!("{name} is not a key: it must be one line of plain text")))?;
         let base = get("GOOGLE_GEMINI_BASE_URL");
-        let config = GeminiConfig::new(base.as_deref().unwrap_or(BASE), Arc::new(GeminiApi(key)), max_in_flight)?;
-        Ok(GeminiConfig { cert_file: get("SSL_CERT_FILE").map(PathBuf::from), ..config })
+        let mut config = GeminiConfig::new(base.as_deref().unwrap_or(BASE), Arc::new(GeminiApi(key)), max_in_flight)?;
+        config.server.cert_file = get("SSL_CERT_FILE").map(PathBuf::from);
+        Ok(config)
     }
 
-    /// The address of the model's `generateContent`.
-    pub(super) fn generate_content(&self, model: &ModelSettings) -> Result<String, Fault> {
+    /// The address of a method of the model, like `generateContent`.
+    pub(super) fn method(&self, model: &ModelSettings, method: &str) -> Result<String, Fault> {
         // The name becomes part of a path: nothing in it may lead elsewhere.
         let plain = model.name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'@'));
         if model.name.is_empty() || !plain {
@@ -65,20 +51,8 @@ impl GeminiConfig {
                 "[model] name is not the name of a model: write one like gemini-3.5-flash-lite".to_owned(),
             ));
         }
-        Ok(format!("{}{}:generateContent", self.base.as_str().trim_end_matches('/'), self.access.path(model)?))
+        Ok(self.server.address(&format!("{}:{method}", self.access.path(model)?)))
     }
-}
-
-fn parse_base(text: &str) -> Result<Url, ConfigError> {
-    Url::parse(text)
-        .ok()
-        .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
-        .filter(|url| url.query().is_none() && url.fragment().is_none())
-        .ok_or_else(|| {
-            ConfigError(format!(
-                "GOOGLE_GEMINI_BASE_URL is not an http or https address: unset it, or write one like {BASE}"
-            ))
-        })
 }
 
 #[cfg(test)]
@@ -95,7 +69,7 @@ mod tests {
     }
 
     fn address(variables: &[(&str, &str)]) -> String {
-        config(variables).unwrap().generate_content(&model("m-1")).unwrap()
+        config(variables).unwrap().method(&model("m-1"), "generateContent").unwrap()
     }
 
     #[test]
@@ -132,7 +106,7 @@ mod tests {
     fn a_model_name_cannot_lead_elsewhere() {
         let config = config(&[("GEMINI_API_KEY", "k")]).unwrap();
         for name in ["", "../../x", "m?key=1", "m#", "a/b", "m:delete"] {
-            assert!(matches!(config.generate_content(&model(name)), Err(Fault::Systemic(_))), "{name}");
+            assert!(matches!(config.method(&model(name), "generateContent"), Err(Fault::Systemic(_))), "{name}");
         }
     }
 }

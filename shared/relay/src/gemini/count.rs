@@ -1,34 +1,30 @@
 //! `countTokens`: what a question's prompt, system instruction and schema take, counted by the model for free.
 
-use super::fault::{self, Sent};
-use super::{Gemini, read, reply, request};
+use super::{Gemini, fault, reply, request};
+use crate::calls::{self, Line};
 use crate::ports::{Ask, CountTokens, Fault};
 use async_trait::async_trait;
 use bytes::Bytes;
 use reqwest::StatusCode;
 
-const METHOD: (&str, &str) = (":generateContent", ":countTokens");
+impl Gemini {
+    async fn count(&self, line: &Line<'_>, ask: &Ask) -> Result<u64, Fault> {
+        let (access, model) = (&*self.config.access, &ask.pipeline.model);
+        let address = self.config.method(model, "countTokens")?;
+        let body = Bytes::from(access.count_body(model, request::body(ask, None)));
+        let response = line.post(&address, &access.authorise().await?, &body).await?;
+        let told = line.read(response).await?;
+        match told.status {
+            StatusCode::OK => reply::total_tokens(access, &told.body),
+            status => Err(fault::fault(access, status.as_u16(), calls::retry_after(&told.headers), &told.body)),
+        }
+    }
+}
 
 #[async_trait]
 impl CountTokens for Gemini {
     async fn count_tokens(&self, ask: &Ask) -> Result<u64, Fault> {
-        let lease = self.pool.lease().await?;
-        let sent = Sent::default();
-        let count = async {
-            let (access, model) = (&*self.config.access, &ask.pipeline.model);
-            let address = self.config.generate_content(model)?.replace(METHOD.0, METHOD.1);
-            let body = Bytes::from(access.count_body(model, request::body(ask)));
-            let who = access.authorise().await?;
-            let response = self.send(lease.client(), &address, &who, &body, &sent).await?;
-            let (status, retry_after) = (response.status(), fault::retry_after(response.headers()));
-            let body = read(response).await.map_err(|error| fault::transport(&error, &sent))?.unwrap_or_default();
-            match status {
-                StatusCode::OK => reply::total_tokens(access, &body),
-                _ => Err(fault::fault(access, status.as_u16(), retry_after, &body)),
-            }
-        };
-        tokio::time::timeout(self.config.timeout, count)
-            .await
-            .unwrap_or_else(|_| Err(fault::timeout(self.config.timeout, &sent)))
+        let line = self.calls.line().await?;
+        line.within((self.config.server.timeout)(ask.pipeline.model.tier), self.count(&line, ask)).await
     }
 }

@@ -1,143 +1,87 @@
 //! The Gemini client: the model port over HTTP.
 //!
-//! [`GeminiConfig`] says where, and [`Access`] as whom: the Gemini API, or another service with the same messages. The pool keeps the connections; request, reply and fault are pure. No error
-//! text holds anything that the server wrote but status names and known reason codes: its messages may echo the row.
+//! [`GeminiConfig`] says where, and [`Access`] as whom: the Gemini API, or another service with the same messages.
+//! [`crate::calls`] keeps the connections; request, reply and fault are pure. No error text holds anything that the server wrote
+//! but status names and known reason codes: its messages may echo the row.
 
 mod access;
 mod config;
 mod count;
 mod fault;
-mod pool;
 mod reply;
 mod request;
-pub mod tls;
 
-pub use access::{Access, Key};
-pub use config::{ConfigError, GeminiConfig};
+pub use access::{Access, Said};
+pub use config::GeminiConfig;
 
+use crate::calls::{self, Calls, ConfigError, Line};
 use crate::ports::{Ask, Fault, Model, Reply};
+use crate::prices::Tier;
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
-use fault::Sent;
-use http_body_util::{BodyExt, Full};
-use pool::Pool;
-use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
-use reqwest::{Body, Client, Response, StatusCode};
+use bytes::Bytes;
+use reqwest::StatusCode;
+use reqwest::header::{HeaderMap, HeaderName};
 
-/// Longest reply in bytes: an answer may have 64 KiB ([`crate::limits::ANSWER_BYTES_MAX`]), thoughts and escapes several
-/// times that; more than this is no reply to us.
-const REPLY_BYTES_MAX: usize = 4 << 20;
-
-/// How often a request may go out that the server refuses unseen: HTTP/2 does so to what is under way when it learns of
-/// the server's limit, and when a connection is being closed.
-const SENDS_MAX: u32 = 3;
+/// With what the Gemini API says which tier served a call
+/// (<https://ai.google.dev/gemini-api/docs/priority-inference>).
+const SERVED_TIER: HeaderName = HeaderName::from_static("x-gemini-service-tier");
 
 /// A Gemini model behind the model port. One for a process and server: it holds the connections.
 #[derive(Debug)]
 pub struct Gemini {
     config: GeminiConfig,
-    pool: Pool,
+    calls: Calls,
 }
 
 impl Gemini {
     /// Opens nothing yet. Fails when the trusted certificates cannot be read.
     pub fn new(config: GeminiConfig) -> Result<Gemini, ConfigError> {
-        Ok(Gemini { pool: Pool::new(&config)?, config })
+        Ok(Gemini { calls: Calls::new(&config.server)?, config })
     }
 
     /// Makes one call and reads its reply to the end.
-    async fn call(&self, client: &Client, ask: &Ask, sent: &Sent) -> Result<Reply, Fault> {
+    async fn call(&self, line: &Line<'_>, ask: &Ask) -> Result<Reply, Fault> {
         let access = &*self.config.access;
-        let address = self.config.generate_content(&ask.pipeline.model)?;
-        let body = Bytes::from(request::body(ask));
+        let model = &ask.pipeline.model;
+        let address = self.config.method(model, "generateContent")?;
+        let tier = Some(model.tier).filter(|tier| *tier != Tier::Standard);
+        let (in_body, in_headers) = match tier.map(|tier| access.tier(tier)) {
+            Some(Said::InHeaders(headers)) => (None, headers),
+            Some(Said::InBody) => (tier, HeaderMap::new()),
+            None => (None, HeaderMap::new()),
+        };
+        let body = Bytes::from(request::body(ask, in_body));
+        let with = |who: &HeaderMap| {
+            let mut headers = in_headers.clone();
+            headers.extend(who.clone());
+            headers
+        };
         let who = access.authorise().await?;
-        let mut response = self.send(client, &address, &who, &body, sent).await?;
+        let mut response = line.post(&address, &with(&who), &body).await?;
         if response.status() == StatusCode::UNAUTHORIZED {
             // What authorises a call may have run out on its way. A second refusal is no row's fault.
             let another = access.authorise().await?;
             if another != who {
-                sent.unset();
-                response = self.send(client, &address, &another, &body, sent).await?;
+                response = line.post(&address, &with(&another), &body).await?;
             }
         }
-        let status = response.status();
-        if status == StatusCode::OK {
-            let body = read(response).await.map_err(|error| fault::transport(&error, sent))?;
-            let body = body.ok_or_else(|| Fault::Garbled("it is longer than 4 MiB".to_owned()))?;
-            return reply::reply(access, &body, &ask.pipeline.model.name);
+        let told = line.read(response).await?;
+        if told.status == StatusCode::OK {
+            let reply = reply::reply(access, &told.body, &model.name)?;
+            return Ok(Reply { tier: reply.tier.or_else(|| served(&told.headers)), ..reply });
         }
-        let retry_after = fault::retry_after(response.headers());
-        // A status says enough: a body that is cut or endless only costs its details.
-        let body = read(response).await.ok().flatten().unwrap_or_default();
-        Err(fault::fault(access, status.as_u16(), retry_after, &body))
+        Err(fault::fault(access, told.status.as_u16(), calls::retry_after(&told.headers), &told.body))
     }
+}
 
-    /// Sends until the server looks at it.
-    async fn send(
-        &self,
-        client: &Client,
-        address: &str,
-        who: &HeaderMap,
-        body: &Bytes,
-        sent: &Sent,
-    ) -> Result<Response, Fault> {
-        let mut sends_left = SENDS_MAX;
-        loop {
-            sends_left -= 1;
-            match send_once(client, address, who.clone(), body.clone(), sent).await {
-                // The server says that it did not look at it: this is still the same call.
-                Err(error) if sends_left > 0 && fault::unprocessed(&error) => sent.unset(),
-                result => return result.map_err(|error| fault::transport(&error, sent)),
-            }
-        }
-    }
+fn served(headers: &HeaderMap) -> Option<Tier> {
+    Tier::parse(headers.get(SERVED_TIER)?.to_str().ok()?)
 }
 
 #[async_trait]
 impl Model for Gemini {
     async fn ask(&self, ask: &Ask) -> Result<Reply, Fault> {
-        let lease = self.pool.lease().await?;
-        let sent = Sent::default();
-        match tokio::time::timeout(self.config.timeout, self.call(lease.client(), ask, &sent)).await {
-            Ok(result) => result,
-            Err(_) => Err(fault::timeout(self.config.timeout, &sent)),
-        }
+        let line = self.calls.line().await?;
+        line.within((self.config.server.timeout)(ask.pipeline.model.tier), self.call(&line, ask)).await
     }
-}
-
-async fn send_once(
-    client: &Client,
-    address: &str,
-    who: HeaderMap,
-    body: Bytes,
-    sent: &Sent,
-) -> reqwest::Result<Response> {
-    let length = HeaderValue::from(body.len());
-    let mark = sent.clone();
-    // A connection takes the body when the request goes out: from that moment the call may be paid.
-    let body = Full::new(body).map_frame(move |frame| {
-        mark.set();
-        frame
-    });
-    let request = client
-        .post(address)
-        .headers(who)
-        .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
-        .header(CONTENT_LENGTH, length);
-    request.body(Body::wrap(body)).send().await
-}
-
-/// The body of a response; `None` when it is longer than [`REPLY_BYTES_MAX`].
-async fn read(mut response: Response) -> reqwest::Result<Option<Bytes>> {
-    let Some(first) = response.chunk().await? else { return Ok(Some(Bytes::new())) };
-    let Some(second) = response.chunk().await? else { return Ok((first.len() <= REPLY_BYTES_MAX).then_some(first)) };
-    let mut whole = BytesMut::from(first);
-    whole.extend_from_slice(&second);
-    while whole.len() <= REPLY_BYTES_MAX {
-        match response.chunk().await? {
-            Some(more) => whole.extend_from_slice(&more),
-            None => return Ok(Some(whole.freeze())),
-        }
-    }
-    Ok(None)
 }

@@ -1,8 +1,10 @@
 use super::{Access, fault};
+use crate::calls::{garbled, or_default};
 use crate::ports::{Fault, Reply};
+use crate::prices::Tier;
 use crate::record::Usage;
+use serde::Deserialize;
 use serde::de::IgnoredAny;
-use serde::{Deserialize, Deserializer};
 use std::borrow::Cow;
 
 /// What we read of a `GenerateContentResponse`. Fields may be absent or null, enums are text: a newer API must not break us.
@@ -13,8 +15,8 @@ struct Body<'a> {
     candidates: Vec<Candidate<'a>>,
     #[serde(default, borrow)]
     prompt_feedback: Option<PromptFeedback<'a>>,
-    #[serde(default)]
-    usage_metadata: Option<UsageMetadata>,
+    #[serde(default, borrow)]
+    usage_metadata: Option<UsageMetadata<'a>>,
     #[serde(default, borrow)]
     model_version: Option<Cow<'a, str>>,
     #[serde(default)]
@@ -53,11 +55,13 @@ struct PromptFeedback<'a> {
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct UsageMetadata {
+struct UsageMetadata<'a> {
     prompt_token_count: Option<u64>,
     candidates_token_count: Option<u64>,
     thoughts_token_count: Option<u64>,
     cached_content_token_count: Option<u64>,
+    #[serde(borrow)]
+    traffic_type: Option<Cow<'a, str>>,
 }
 
 /// Decodes the body of a 200. `asked` is the model that was asked for.
@@ -80,6 +84,7 @@ pub(super) fn reply(access: &dyn Access, body: &[u8], asked: &str) -> Result<Rep
             cached: usage.cached_content_token_count.unwrap_or(0),
         },
         model: decoded.model_version.map_or_else(|| asked.to_owned(), Cow::into_owned),
+        tier: usage.traffic_type.and_then(|traffic| tier(&traffic)),
     })
 }
 
@@ -102,6 +107,16 @@ struct Total {
     error: Option<IgnoredAny>,
 }
 
+/// `trafficType` of Vertex AI. What is not known, as provisioned throughput, has no tier.
+fn tier(traffic: &str) -> Option<Tier> {
+    match traffic {
+        "ON_DEMAND" => Some(Tier::Standard),
+        "ON_DEMAND_FLEX" => Some(Tier::Flex),
+        "ON_DEMAND_PRIORITY" => Some(Tier::Priority),
+        _ => None,
+    }
+}
+
 /// All parts that are not thoughts, in order. The usual single part is not copied.
 fn text(parts: Vec<Part<'_>>) -> String {
     let mut texts = parts.into_iter().filter(|part| !part.thought).filter_map(|part| part.text);
@@ -109,21 +124,11 @@ fn text(parts: Vec<Part<'_>>) -> String {
     texts.fold(first, |whole, more| whole + &more)
 }
 
-/// Says where, never what: serde's own words quote the text.
-fn garbled(error: &serde_json::Error) -> Fault {
-    let what = if error.is_data() { "JSON of another shape" } else { "not JSON" };
-    Fault::Garbled(format!("{what}, at line {} column {}", error.line(), error.column()))
-}
-
-/// null is the same as absent.
-fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(from: D) -> Result<T, D::Error> {
-    Ok(Option::<T>::deserialize(from)?.unwrap_or_default())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gemini::access::{GeminiApi, Key};
+    use crate::calls::Key;
+    use crate::gemini::access::GeminiApi;
     use proptest::prelude::*;
 
     fn reply_of(body: &[u8]) -> Result<Reply, Fault> {
@@ -146,7 +151,10 @@ mod tests {
         );
         let usage = Usage { prompt: 9, output: 5, thought: 3, cached: 2 };
         let (text, finish) = ("{\"a\":日\"}".to_owned(), Some("STOP".to_owned()));
-        assert_eq!(reply, Ok(Reply { text, finish, blocked: None, usage, model: "m-001".to_owned() }));
+        assert_eq!(
+            reply,
+            Ok(Reply { text, finish, blocked: None, usage, model: "m-001".to_owned(), tier: Some(Tier::Standard) })
+        );
     }
 
     #[test]

@@ -1,4 +1,5 @@
 use crate::ports::Ask;
+use crate::prices::Tier;
 use crate::schema::response_schema;
 use serde::Serialize;
 use serde_json::Value;
@@ -11,6 +12,9 @@ struct Request<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     system_instruction: Option<Content<'a>>,
     generation_config: GenerationConfig,
+    /// As the Gemini API's documentation spells it (<https://ai.google.dev/gemini-api/docs/flex-inference>).
+    #[serde(rename = "service_tier", skip_serializing_if = "Option::is_none")]
+    service_tier: Option<&'static str>,
 }
 
 #[derive(Serialize)]
@@ -44,8 +48,8 @@ struct ThinkingConfig {
     thinking_level: &'static str,
 }
 
-/// The question as JSON.
-pub(super) fn body(ask: &Ask) -> Vec<u8> {
+/// The question as JSON, with the tier where that is to be said here.
+pub(super) fn body(ask: &Ask, tier: Option<Tier>) -> Vec<u8> {
     let pipeline = &*ask.pipeline;
     let model = &pipeline.model;
     let request = Request {
@@ -58,6 +62,7 @@ pub(super) fn body(ask: &Ask) -> Vec<u8> {
             response_schema: response_schema(pipeline),
             thinking_config: model.thinking.map(|level| ThinkingConfig { thinking_level: level.as_str() }),
         },
+        service_tier: tier.map(Tier::as_str),
     };
     // Room for the schema and the settings; a longer body grows once or twice.
     let mut body = Vec::with_capacity(ask.prompt.len() + pipeline.system.as_ref().map_or(0, String::len) + 1_024);
@@ -112,7 +117,7 @@ mod tests {
     }
 
     fn sent(ask: &Ask) -> Value {
-        serde_json::from_slice(&body(ask)).unwrap()
+        serde_json::from_slice(&body(ask, None)).unwrap()
     }
 
     #[test]
@@ -132,6 +137,12 @@ mod tests {
                 },
             })
         );
+    }
+
+    #[test]
+    fn a_tier_is_said_in_small_letters() {
+        let sent: Value = serde_json::from_slice(&body(&ask(), Some(Tier::Flex))).unwrap();
+        assert_eq!(sent["service_tier"], "flex");
     }
 
     #[test]

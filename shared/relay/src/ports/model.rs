@@ -1,6 +1,7 @@
 //! The model: a question in, an answer and its usage out, or why not.
 
 use crate::pipeline::Pipeline;
+use crate::prices::Tier;
 use crate::record::Usage;
 use async_trait::async_trait;
 use serde_json::{Map, Value};
@@ -33,6 +34,8 @@ pub struct Reply {
     pub usage: Usage,
     /// `modelVersion`, or the model that was asked for.
     pub model: String,
+    /// The tier that served it, where the service says so: a priority call may be served, and priced, as standard.
+    pub tier: Option<Tier>,
 }
 
 /// Why there is no reply. No variant carries text of the row: messages of the API may echo it.

@@ -1,5 +1,6 @@
-use super::{ConfigError, GeminiConfig, fault, tls};
+use super::{ConfigError, Server, fault, tls};
 use crate::ports::Fault;
+use crate::prices::Tier;
 use reqwest::{Client, ClientBuilder, Url, Version, redirect};
 use rustls::ClientConfig;
 use std::sync::OnceLock;
@@ -61,19 +62,19 @@ impl Lease<'_> {
 
 impl Pool {
     /// Opens nothing yet.
-    pub(super) fn new(config: &GeminiConfig) -> Result<Pool, ConfigError> {
+    pub(super) fn new(server: &Server) -> Result<Pool, ConfigError> {
         let connector = Connector {
-            tls: tls::config(config.cert_file.as_deref())?,
-            connect_timeout: config.timeout.min(CONNECT_TIMEOUT),
+            tls: tls::config(server.cert_file.as_deref())?,
+            connect_timeout: (server.timeout)(Tier::Standard).min(CONNECT_TIMEOUT),
         };
-        let full = (config.max_in_flight as usize).div_ceil(CALLS_PER_CONNECTION).max(1);
+        let full = (server.max_in_flight as usize).div_ceil(CALLS_PER_CONNECTION).max(1);
         // A fifth more than needed: while one connection is being replaced its calls go elsewhere.
         let slots = (0..full + full.div_ceil(5))
             .map(|_| Slot { client: OnceLock::new(), permits: Semaphore::new(CALLS_PER_CONNECTION) });
         Ok(Pool {
-            base: config.base.clone(),
+            base: server.base.clone(),
             connector,
-            h2: if config.base.scheme() == "https" { OnceLock::new() } else { OnceLock::from(false) },
+            h2: if server.base.scheme() == "https" { OnceLock::new() } else { OnceLock::from(false) },
             asking: Mutex::new(None),
             failures: AtomicU64::new(0),
             plain: OnceLock::new(),

@@ -1,5 +1,7 @@
 //! A generator or loader by itself: what it does when it is told to stop, when storage refuses, when a notice cannot be sent.
 
+mod engine;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde_json::json;
@@ -57,12 +59,16 @@ async fn put(objects: &MemoryObjects, bucket: Bucket, name: &str, body: impl Int
 
 /// An open run with one shard of so many rows.
 async fn begin(objects: &MemoryObjects, run: &RunId, rows: u64) -> Event {
+    begin_as(objects, run, rows, PIPELINE).await
+}
+
+async fn begin_as(objects: &MemoryObjects, run: &RunId, rows: u64, pipeline: &str) -> Event {
     let input = Input { name: "p/a.jsonl".into(), generation: 1, size: 1 };
     let plan = Plan {
         run: run.clone(),
         input,
         pipeline: "p".into(),
-        pipeline_text: PIPELINE.into(),
+        pipeline_text: pipeline.into(),
         source_time: START,
         run_time: START,
         rows_per_shard: 100,

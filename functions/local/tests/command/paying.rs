@@ -1,0 +1,117 @@
+//! What a run costs, for what, and whom it pays.
+
+use super::*;
+use serde_json::json;
+use tasuki::store::Reader;
+use tasuki_relay::record::{Bill, Counts, Usage};
+
+const THEMES: &str = "name = \"p\"\nkey = \"id\"\n[prompt]\ntemplate = \"Six themes of {{ text }}\"\n[answer.themes]\n\
+    type = \"string\"\ncount = 6\ndistinct = true\n[target]\ntable = \"themes\"\n";
+
+/// The counters of the newest run.
+fn counts(desk: &Desk) -> Counts {
+    let runs = Reader::open(&desk.path(".tasuki/tasuki.db")).runs().unwrap();
+    runs[0].counts
+}
+
+fn row_of(call: &CallInfo) -> u64 {
+    let (_, rest) = call.prompt.split_once("row ").unwrap();
+    rest.split_once(';').unwrap().0.parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_call_is_in_one_class_and_the_sums_are_the_servers_own_to_the_token() {
+    let (desk, server) = Desk::asking(Script::acting(|call| match row_of(call) {
+        row if row % 20 == 7 => Act::Blocked("SAFETY".to_owned()),
+        row if row % 5 == 0 && call.nth == 1 => Act::Answer("I would rather not".to_owned()),
+        row if row % 5 == 1 && !call.prompt.contains("there already") => {
+            Act::Answer(json!({"themes": ["a", "b", "c", "d"]}).to_string())
+        }
+        _ => Act::Auto,
+    }))
+    .await;
+    desk.write("rows.jsonl", lines(0..200));
+    desk.write("p.toml", THEMES);
+    let done = desk.run().await;
+    assert_eq!(done.code, Some(2), "{done:?}");
+    let counts = counts(&desk);
+    let calls = [counts.answers(), counts.retries, counts.salvage, counts.waste].map(|class| class.calls);
+    assert_eq!((calls, server.tally().calls()), ([190, 40, 40, 10], 280));
+    let (prompt, output) = server.tally().tokens();
+    assert_eq!(counts.usage, Usage { prompt, output, ..Usage::default() });
+    // The default model's list price in picodollars a token.
+    assert_eq!(counts.cost, prompt * 300_000 + output * 2_500_000);
+    let mut sum = Bill::default();
+    [counts.answers(), counts.retries, counts.salvage, counts.waste].into_iter().for_each(|class| sum += class);
+    assert_eq!((sum, counts.unpriced_calls), (counts.bill(), 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shared_prompt_is_paid_on_its_first_row_and_each_row_has_its_cost() {
+    let (desk, server) = Desk::asking(Script::default().latency(Duration::from_millis(200))).await;
+    let line = |id: u64| format!("{{\"id\":\"{id}\",\"text\":\"the same row 1;\"}}\n");
+    desk.write("rows.jsonl", (0..10).map(line).collect::<String>());
+    desk.write("p.toml", THEMES);
+    assert_eq!((desk.run().await.code, server.tally().calls()), (Some(0), 1));
+    let store = rusqlite::Connection::open(desk.path(".tasuki/tasuki.db")).unwrap();
+    let mut select = store.prepare("SELECT cost, prompt_tokens FROM themes ORDER BY CAST(id AS INTEGER)").unwrap();
+    let costs: Vec<(f64, i64)> =
+        select.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap().map(Result::unwrap).collect();
+    let (prompt, output) = server.tally().tokens();
+    let cost = (prompt as f64 * 0.30 + output as f64 * 2.50) / 1e6;
+    assert!((costs[0].0 - cost).abs() < 1e-12 && costs[0].1 == prompt as i64, "{costs:?}");
+    assert!(costs[1..].iter().all(|row| *row == (0.0, 0)), "{costs:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_without_a_price_has_a_cost_that_nobody_knows_unless_the_pipeline_says_it() {
+    let (desk, server) = Desk::asking(Script::default()).await;
+    desk.write("rows.jsonl", lines(0..10));
+    desk.write("p.toml", THEMES.replace("[target]", "[model]\nname = \"own\"\n[target]"));
+    assert_eq!(desk.run().await.code, Some(0));
+    assert_eq!((counts(&desk).cost, counts(&desk).unpriced_calls), (0, 10));
+    let price = "[model]\nname = \"own\"\nprice = { input = 1, output = 2 }\n[target]";
+    desk.write("p.toml", THEMES.replace("[target]", price));
+    assert_eq!(desk.run().await.code, Some(0));
+    let (prompt, output) = server.tally().tokens();
+    assert_eq!((counts(&desk).cost, counts(&desk).unpriced_calls), ((prompt + 2 * output) / 2 * 1_000_000, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_model_is_left_for_the_fallback_and_each_row_says_who_answered() {
+    let (desk, server) = Desk::asking(Script::acting(|call| match call.model.as_str() {
+        "gemini-3.5-flash" => Act::Auto,
+        _ => Act::Status(404, json!({"error": {"code": 404, "status": "NOT_FOUND"}}).to_string()),
+    }))
+    .await;
+    desk.write("rows.jsonl", lines(0..300));
+    let model = "[model]\nfallback = [\"gemini-3.5-flash\"]\n[run]\nmax_in_flight = 20\n[target]";
+    desk.write("p.toml", THEMES.replace("[target]", model));
+    let done = desk.run().await;
+    assert_eq!(done.code, Some(0), "{done:?}");
+    assert!(done.err.contains("gemini-3.5-flash is"), "it is said: {}", done.err);
+    assert!(server.tally().calls() <= 300 + 20, "{}", server.tally().calls());
+    let store = rusqlite::Connection::open(desk.path(".tasuki/tasuki.db")).unwrap();
+    let count = "SELECT count(*) FROM themes WHERE model = 'gemini-3.5-flash-001'";
+    assert_eq!(store.query_row(count, [], |row| row.get::<_, i64>(0)).unwrap(), 300);
+    let (prompt, output) = server.tally().tokens();
+    assert_eq!(counts(&desk).cost, prompt * 1_500_000 + output * 9_000_000, "at the fallback's price");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_reuse_answers_a_run_again_and_a_prompt_rolled_back_cost_nothing() {
+    let (desk, server) = Desk::asking(Script::default()).await;
+    desk.write("rows.jsonl", lines(0..50));
+    let reusing = THEMES.replace("[target]", "[run]\nreuse_answers = true\n[target]");
+    desk.write("p.toml", &reusing);
+    assert_eq!((desk.run().await.code, server.tally().calls()), (Some(0), 50));
+    let again = desk.tasuki(&[RUN, &["--again"]].concat()).await;
+    assert_eq!((again.code, server.tally().calls()), (Some(0), 50), "{again:?}");
+    assert_eq!((counts(&desk).reused_answers, counts(&desk).loaded, counts(&desk).cost), (50, 50, 0));
+    desk.write("p.toml", reusing.replace("Six themes", "Six names"));
+    assert_eq!((desk.run().await.code, server.tally().calls()), (Some(0), 100));
+    desk.write("p.toml", &reusing);
+    desk.write("rows.jsonl", lines(0..60));
+    assert_eq!((desk.run().await.code, server.tally().calls()), (Some(0), 110), "only the new rows are asked");
+    assert_eq!(counts(&desk).reused_answers, 50);
+}

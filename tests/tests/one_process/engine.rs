@@ -1,0 +1,187 @@
+//! What a generator pays, and whom: fallbacks, the cache, outages; in paused time.
+
+use super::*;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+/// A model that is told what to say by what it is asked.
+struct Script<F> {
+    says: F,
+    /// Calls by model.
+    calls: Mutex<BTreeMap<String, u64>>,
+    start: tokio::time::Instant,
+}
+
+impl<F: Fn(&Ask, Duration) -> Result<Reply, Fault> + Send + Sync> Script<F> {
+    /// Each reply takes half a second. The time is that since now.
+    fn new(clock: &Clock, says: F) -> Arc<Script<F>> {
+        Arc::new(Script { says, calls: Mutex::default(), start: clock.instant() })
+    }
+
+    fn calls(&self, model: &str) -> u64 {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner).get(model).copied().unwrap_or(0)
+    }
+}
+
+#[async_trait]
+impl<F: Fn(&Ask, Duration) -> Result<Reply, Fault> + Send + Sync> Model for Script<F> {
+    async fn ask(&self, ask: &Ask) -> Result<Reply, Fault> {
+        let model = &ask.pipeline.model.name;
+        *self.calls.lock().unwrap_or_else(PoisonError::into_inner).entry(model.clone()).or_default() += 1;
+        sleep(Duration::from_millis(500)).await;
+        (self.says)(ask, tokio::time::Instant::now().duration_since(self.start))
+    }
+}
+
+/// An answer of the model that was asked.
+fn answered(ask: &Ask) -> Result<Reply, Fault> {
+    answer().map(|reply| Reply { model: format!("{}-001", ask.pipeline.model.name), ..reply })
+}
+
+const BUSY: Fault = Fault::Busy { retry_after: None };
+
+fn with(settings: &str) -> String {
+    PIPELINE.replace("[target]", &format!("{settings}\n[target]"))
+}
+
+/// Has the shard worked on until it has its answers: sweeps come every minute.
+async fn drive(generator: &Arc<Generator>, event: &Event) {
+    for _ in 0..60 {
+        if generator.handle(event).await == Verdict::Done {
+            return;
+        }
+        sleep(Duration::from_secs(60)).await;
+    }
+    panic!("no answers after an hour");
+}
+
+async fn answers_of(objects: &MemoryObjects, event: &Event) -> (Header, Vec<AnswerLine>) {
+    let object = objects.read(Bucket::Answers, &event.name, None).await.expect("answers").expect("is there");
+    decode(&object.body).expect("is whole")
+}
+
+fn models(lines: &[AnswerLine]) -> BTreeMap<&str, usize> {
+    let mut models = BTreeMap::new();
+    for line in lines {
+        let Outcome::Answer(answer) = &line.outcome else { panic!("{line:?}") };
+        *models.entry(answer.model.as_str()).or_default() += 1;
+    }
+    models
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_model_that_turns_everything_away_is_left_for_its_fallback_and_comes_back() {
+    let clock = Clock::starting_at(START);
+    let objects = Arc::new(MemoryObjects::new(clock.clone()));
+    let text = with("[model]\nname = \"first\"\nfallback = [\"second@eu\"]\n[run]\nmax_in_flight = 10");
+    let model = Script::new(&clock, |ask, at| match ask.pipeline.model.name.as_str() {
+        "first" if at < Duration::from_secs(90) => Err(BUSY),
+        _ => answered(ask),
+    });
+    let generator = generator(objects.clone(), model.clone(), &clock);
+    let early = begin_as(&objects, &run(1), 100, &text).await;
+    drive(&generator, &early).await;
+    let (_, lines) = answers_of(&objects, &early).await;
+    assert_eq!(models(&lines), BTreeMap::from([("second-001@eu", 100)]), "each row says who answered");
+    assert!(model.calls("first") < 80, "{}", model.calls("first"));
+    assert!(lines.iter().all(|line| line.spent.paid_calls == 1), "to be turned away costs nothing");
+
+    sleep(Duration::from_secs(60)).await; // its calls are tried again now and then
+    let late = begin_as(&objects, &run(2), 100, &text).await;
+    drive(&generator, &late).await;
+    assert_eq!(models(&answers_of(&objects, &late).await.1), BTreeMap::from([("first-001", 100)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_model_that_is_gone_is_left_at_once_and_without_a_fallback_the_machine_stands_still() {
+    let clock = Clock::starting_at(START);
+    let objects = Arc::new(MemoryObjects::new(clock.clone()));
+    let model = Script::new(&clock, |ask, _| match ask.pipeline.model.name.as_str() {
+        "gone" => Err(Fault::Systemic("the model is not known".into())),
+        _ => answered(ask),
+    });
+    let generator = generator(objects.clone(), model.clone(), &clock);
+    let saved = begin_as(&objects, &run(1), 50, &with("[model]\nname = \"gone\"\nfallback = [\"other\"]")).await;
+    assert_eq!(generator.handle(&saved).await, Verdict::Done);
+    assert_eq!(models(&answers_of(&objects, &saved).await.1), BTreeMap::from([("other-001", 50)]));
+    assert_eq!(generator.stopped_by(), None);
+    let lost = begin_as(&objects, &run(2), 50, &with("[model]\nname = \"gone\"")).await;
+    assert!(matches!(generator.handle(&lost).await, Verdict::Later(Why::Systemic(_))));
+    assert!(objects.stat(Bucket::Answers, &lost.name).await.expect("answers").is_none(), "no row failed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_of_a_minute_fails_no_row_and_pays_for_none_twice() {
+    for fault in [BUSY, Fault::Unavailable("HTTP 503".into())] {
+        let clock = Clock::starting_at(START);
+        let objects = Arc::new(MemoryObjects::new(clock.clone()));
+        let (from, to) = (Duration::from_secs(2), Duration::from_secs(62));
+        let down = fault.clone();
+        let model =
+            Script::new(&clock, move |ask, at| if at < from || at > to { answered(ask) } else { Err(down.clone()) });
+        let generator = generator(objects.clone(), model, &clock);
+        let event = begin_as(&objects, &run(1), 100, &with("[run]\nmax_in_flight = 10")).await;
+        drive(&generator, &event).await;
+        let (_, lines) = answers_of(&objects, &event).await;
+        assert_eq!(models(&lines).values().sum::<usize>(), 100);
+        assert!(lines.iter().all(|line| line.spent.paid_calls == 1), "{fault}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_known_costs_nothing_and_what_two_processes_ask_at_once_is_counted() {
+    let clock = Clock::starting_at(START);
+    let objects = Arc::new(MemoryObjects::new(clock.clone()));
+    let text = with("[model]\nname = \"m\"\n[run]\nreuse_answers = true");
+    let model = Script::new(&clock, |ask, _| {
+        let theme = format!("{:?}", tokio::time::Instant::now()); // no two answers are equal
+        answered(ask).map(|reply| Reply { text: json!({"theme": theme}).to_string(), ..reply })
+    });
+    let (one, other) =
+        (generator(objects.clone(), model.clone(), &clock), generator(objects.clone(), model.clone(), &clock));
+    let events = [begin_as(&objects, &run(1), 20, &text).await, begin_as(&objects, &run(2), 20, &text).await];
+    let late = async {
+        sleep(Duration::from_millis(100)).await;
+        drive(&other, &events[1]).await;
+    };
+    tokio::join!(drive(&one, &events[0]), late);
+    let duplicates = |lines: &[AnswerLine]| lines.iter().map(|line| line.spent.duplicates).sum::<u32>();
+    let (first, second) = (answers_of(&objects, &events[0]).await.1, answers_of(&objects, &events[1]).await.1);
+    assert_eq!((model.calls("m"), duplicates(&first), duplicates(&second)), (40, 0, 20));
+
+    let again = begin_as(&objects, &run(3), 20, &text).await;
+    drive(&one, &again).await;
+    let known = answers_of(&objects, &again).await.1;
+    assert_eq!(model.calls("m"), 40, "all of it is known");
+    assert!(known.iter().all(|line| line.spent == Spent { reused: 1, ..Spent::default() }), "{known:?}");
+    let outcomes = |lines: &[AnswerLine]| lines.iter().map(|line| line.outcome.clone()).collect::<Vec<_>>();
+    assert_eq!(outcomes(&known), outcomes(&first), "the answer that was first stays");
+    let other_question = begin_as(&objects, &run(4), 20, &text.replace("{{ n }}", "7{{ n }}")).await;
+    drive(&one, &other_question).await;
+    assert_eq!(model.calls("m"), 60, "another prompt is another question");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cache_that_storage_keeps_from_us_costs_calls_and_no_rows() {
+    let clock = Clock::starting_at(START);
+    let objects = Arc::new(MemoryObjects::new(clock.clone()));
+    let text = with("[model]\nname = \"m\"\n[run]\nreuse_answers = true");
+    let model = Script::new(&clock, |ask, _| answered(ask));
+    let first = begin_as(&objects, &run(1), 5, &text).await;
+    let own = generator(objects.clone(), model.clone(), &clock);
+    drive(&own, &first).await;
+    let (_, lines) = answers_of(&objects, &first).await;
+    // What was kept is not what the pipeline asks for any more, or no answer at all.
+    for (line, broken) in
+        lines.iter().zip(["{}", "no JSON", "{\"values\":{\"theme\":7},\"fingerprint\":\"f\",\"model\":\"m\"}"])
+    {
+        let Outcome::Answer(answer) = &line.outcome else { panic!("{line:?}") };
+        let name = names::cached(&answer.fingerprint);
+        let kept = objects.stat(Bucket::State, &name).await.expect("answers").expect("is kept");
+        objects.replace(Bucket::State, &name, broken.into(), kept.generation).await.expect("replaces");
+    }
+    let again = begin_as(&objects, &run(2), 5, &text).await;
+    drive(&own, &again).await;
+    assert_eq!(model.calls("m"), 5 + 3);
+    assert_eq!(models(&answers_of(&objects, &again).await.1).values().sum::<usize>(), 5);
+}
