@@ -3,7 +3,7 @@
 
 mod count;
 mod read;
-mod sample;
+pub(crate) mod sample;
 mod tell;
 
 use super::Exit;
@@ -57,12 +57,12 @@ pub(crate) async fn plan(dir: &Path, args: cli::Plan) -> Result<Exit> {
     let Some(rows) = args.sample else { return planned.tell().await };
     let home = home.as_ref().expect("a sample is asked in a folder, which was opened");
     let resume = line(dir, &words(&args, rows));
-    let sample = sample::Sample { planned: &planned, home, text: &text, rows: rows.into(), resume };
-    sample.tell().await
+    let sample = sample::Sample { planned: &planned, site: home, text: &text, rows: rows.into(), resume };
+    sample::in_the_folder(sample, home).await
 }
 
 /// The command line that asks a sample of so many rows.
-fn words(args: &cli::Plan, sample: u16) -> Vec<String> {
+pub(crate) fn words(args: &cli::Plan, sample: u16) -> Vec<String> {
     let text = |path: &Path| path.to_string_lossy().into_owned();
     ["plan".into(), text(&args.input), "--pipeline".into(), text(&args.pipeline), "--sample".into(), sample.to_string()]
         .to_vec()

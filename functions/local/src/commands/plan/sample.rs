@@ -20,22 +20,35 @@ use std::path::Path;
 use tasuki_relay::clock::Clock;
 use tasuki_relay::estimate::{Evidence, Observed, Survey, estimate, guess};
 use tasuki_relay::names::{self, Bucket, ShardId};
-use tasuki_relay::ports::Objects;
 use tasuki_relay::prompt::Prompter;
 use tasuki_relay::record::{self, AnswerLine, Content, Header, Outcome, ShardLine};
 
+/// Of the rows that are drawn, as they are asked.
+pub(crate) const SUFFIX: &str = ".jsonl";
 /// Bytes of the file that are hashed at a time.
 const HASHED_BYTES: usize = 1 << 20;
 
 /// A sample that is to be asked.
-pub(super) struct Sample<'a> {
-    pub(super) planned: &'a Planned<'a>,
-    pub(super) home: &'a Home,
+pub(crate) struct Sample<'a> {
+    pub(crate) planned: &'a Planned<'a>,
+    /// Where it is asked.
+    pub(crate) site: &'a dyn Site,
     /// Of the pipeline.
-    pub(super) text: &'a str,
-    pub(super) rows: usize,
+    pub(crate) text: &'a str,
+    pub(crate) rows: usize,
     /// The command line that goes on with it.
-    pub(super) resume: String,
+    pub(crate) resume: String,
+}
+
+/// Rows that were drawn.
+pub(crate) struct Drawn {
+    survey: Survey,
+    /// They, as JSON lines.
+    pub(crate) file: Temporary,
+    /// What they are known by: hexadecimal digits.
+    pub(crate) identity: String,
+    /// What a person calls them.
+    pub(crate) called: String,
 }
 
 /// What its answers tell.
@@ -52,60 +65,66 @@ pub(super) struct Asked {
     spared: Vec<f64>,
 }
 
+/// Asks the sample in a folder, unless it was asked before, and tells what is likely of the others.
+pub(super) async fn in_the_folder(sample: Sample<'_>, home: &Home) -> Result<Exit> {
+    let planned = sample.planned;
+    let chosen = model::choose(planned.pipeline.run.max_in_flight)?;
+    if chosen.answerer == Answerer::StandIn {
+        bail!("--sample asks the model that the pipeline names: {} first", Answerer::Gemini.mend());
+    }
+    let Some(drawn) = sample.draw().await? else { return planned.tell().await };
+    let job = Job {
+        home: home.clone(),
+        command: "plan",
+        pipeline: &planned.pipeline,
+        pipeline_text: sample.text,
+        source: drawn.file.as_ref(),
+        suffix: SUFFIX,
+        identity: Some(&drawn.identity),
+        called: drawn.called.clone(),
+        again: false,
+        json: planned.json,
+        chosen,
+        resume: sample.resume.clone(),
+    };
+    let driven = job.driven(Stop::listen().context("signals cannot be listened for")?).await?;
+    sample.tell(&drawn, driven).await
+}
+
 impl Sample<'_> {
-    /// Asks the sample, unless it was asked before, and tells what is likely of the others.
-    pub(super) async fn tell(&self) -> Result<Exit> {
-        let chosen = model::choose(self.planned.pipeline.run.max_in_flight)?;
-        if chosen.answerer == Answerer::StandIn {
-            bail!("--sample asks the model that the pipeline names: {} first", Answerer::Gemini.mend());
-        }
+    /// Draws the rows; `None` where none is to be asked. Says that they will be paid for.
+    pub(crate) async fn draw(&self) -> Result<Option<Drawn>> {
         let survey = self.planned.survey(self.rows).await?;
-        let file = Temporary::new(self.home);
-        let identity = self.identity()?;
+        let (file, identity) = (Temporary::new(self.site), self.identity()?);
         let rows = self.write(&survey, file.as_ref()).await?;
         if rows == 0 {
             eprintln!("no row is to be asked: there is nothing to draw a sample from");
-            return self.planned.tell().await;
+            return Ok(None);
         }
         eprintln!("--sample: {} are asked now, and paid for", show::rows(rows, ""));
-        let job = Job {
-            home: self.home.clone(),
-            command: "plan",
-            pipeline: &self.planned.pipeline,
-            pipeline_text: self.text,
-            source: file.as_ref(),
-            suffix: ".jsonl",
-            identity: Some(&identity),
-            called: format!("a sample of {} of {}", show::rows(rows, ""), self.planned.input.display()),
-            again: false,
-            json: self.planned.json,
-            chosen,
-            resume: self.resume.clone(),
-        };
-        let run = match job.driven(Stop::listen().context("signals cannot be listened for")?).await? {
+        let called = format!("a sample of {} of {}", show::rows(rows, ""), self.planned.input.display());
+        Ok(Some(Drawn { survey, file, identity, called }))
+    }
+
+    /// Tells what the sample's run says of the other rows.
+    pub(crate) async fn tell(&self, drawn: &Drawn, driven: Driven) -> Result<Exit> {
+        let run = match driven {
             Driven::Already(run) => {
                 eprintln!("run {} asked this sample before: nothing more is paid", run.run);
                 run
             }
             Driven::Now { before, end: End::NotDone(why), .. } => {
-                let parked = runs::one(self.home, &before.run).await?.resume(self.home);
+                let parked = runs::one(self.site, &before.run).await?.resume(self.site);
                 let resume = parked.unwrap_or_else(|| self.resume.clone());
                 bail!("{why}\nthe sample is not whole; what came is kept. Go on with:\n  {resume}")
             }
-            Driven::Now { before, .. } => runs::one(self.home, &before.run).await?,
+            Driven::Now { before, .. } => runs::one(self.site, &before.run).await?,
         };
-        self.told(&survey, &run).await
-    }
-
-    async fn told(&self, survey: &Survey, run: &Run) -> Result<Exit> {
-        let pipeline = &self.planned.pipeline;
-        let asked = self.asked(survey, run).await?;
+        let (pipeline, survey) = (&self.planned.pipeline, &drawn.survey);
+        let asked = self.asked(survey, &run).await?;
         if asked.answers.is_empty() {
-            bail!(
-                "run {} brought no answer that was paid for: see {}",
-                run.run,
-                self.home.line(&["failures", run.short()])
-            );
+            let failures = self.site.line(&["failures", run.short()]);
+            bail!("run {} brought no answer that was paid for: see {failures}", run.run);
         }
         let evidence = Evidence { counted: Vec::new(), answers: asked.answers.clone() };
         let calls = survey.calls.without(asked.spared.iter().copied());
@@ -144,7 +163,7 @@ impl Sample<'_> {
         let prompter = Prompter::new(self.planned.pipeline.clone())?;
         let keeps = self.planned.keeps_answers();
         let mut asked = Asked { run: run.run.to_string(), paid: Some(0), ..Asked::default() };
-        for meta in runs::list(self.home, Bucket::Answers, &names::shards(&run.run)).await? {
+        for meta in runs::list(self.site, Bucket::Answers, &names::shards(&run.run)).await? {
             let Ok(shard) = ShardId::parse_object(&meta.name) else { continue };
             let (_, lines) = self.object::<ShardLine>(Bucket::Shards, &shard).await?;
             let (_, answers) = self.object::<AnswerLine>(Bucket::Answers, &shard).await?;
@@ -178,7 +197,7 @@ impl Sample<'_> {
         bucket: Bucket,
         shard: &ShardId,
     ) -> Result<(Header, Vec<L>)> {
-        let object = self.home.objects.read(bucket, &shard.object(), None).await?;
+        let object = self.site.objects().read(bucket, &shard.object(), None).await?;
         let object = object.with_context(|| format!("shard {shard} of the sample is gone"))?;
         record::decode(&object.body).with_context(|| format!("shard {shard}"))
     }
