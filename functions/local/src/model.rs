@@ -6,10 +6,13 @@ use std::fmt;
 use std::sync::Arc;
 use tasuki_relay::gemini::{Gemini, GeminiConfig};
 use tasuki_relay::openai::{OpenAi, OpenAiConfig};
-use tasuki_relay::pipeline::Provider;
-use tasuki_relay::ports::{Ask, Fault, Model, Reply};
+use tasuki_relay::pipeline::{ModelSettings, Provider};
+use tasuki_relay::ports::{Ask, CountTokens, Fault, Model, Reply};
 use tasuki_relay::router::Router;
 use tasuki_relay::stand_in::StandIn;
+
+/// Prompts that are counted at a time: a few hundred a minute at 100 ms each, where 3,000 are allowed (peers.md 5.4).
+pub(crate) const COUNTS_AT_ONCE: u32 = 4;
 
 /// Who answers the rows of a run: part of what the run is, since some are paid and the stand-in makes its answers up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,10 +119,6 @@ pub(crate) fn choose_all(max_in_flight: u32) -> Result<(Arc<dyn Model>, Answerer
     Ok((Arc::new(Router { google: google.model, openai: openai.model }), answerers))
 }
 
-fn set(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.trim().is_empty())
-}
-
 fn gemini(max_in_flight: u32) -> Result<Option<Arc<dyn Model>>> {
     if set("GEMINI_API_KEY").or_else(|| set("GOOGLE_API_KEY")).is_some() {
         return Ok(Some(Arc::new(Gemini::new(GeminiConfig::from_env(set, max_in_flight)?)?)));
@@ -137,6 +136,19 @@ fn openai(max_in_flight: u32) -> Result<Option<Arc<dyn Model>>> {
         return Ok(None);
     }
     Ok(Some(Arc::new(OpenAi::new(OpenAiConfig::from_env(set, max_in_flight)?)?)))
+}
+
+/// Who counts the pipeline's prompts for free: Gemini, where there is a key.
+pub(crate) fn counter(model: &ModelSettings) -> Result<Option<Arc<dyn CountTokens>>> {
+    if model.provider != Provider::Google || set("GEMINI_API_KEY").or_else(|| set("GOOGLE_API_KEY")).is_none() {
+        return Ok(None);
+    }
+    Ok(Some(Arc::new(Gemini::new(GeminiConfig::from_env(set, COUNTS_AT_ONCE)?)?)))
+}
+
+/// A variable of the environment. An empty one is unset.
+fn set(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.trim().is_empty())
 }
 
 /// A model that is never asked: for sealing a cancelled run.

@@ -13,6 +13,7 @@ pub mod clock;
 pub mod control;
 pub mod ddl;
 pub mod deadline;
+pub mod estimate;
 pub mod files_only;
 pub mod gemini;
 pub mod jobs;

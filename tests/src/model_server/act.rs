@@ -79,6 +79,8 @@ impl CallInfo {
 pub enum Act {
     /// A valid answer to the call's `responseSchema`, the same for the same prompt.
     Auto,
+    /// A valid answer that says that it took so many tokens.
+    Long(u64),
     /// An answer with this text.
     Answer(String),
     /// A 200 with this body.
@@ -150,7 +152,7 @@ impl Act {
             act = *then;
         }
         let finished = |text: Option<&str>, finish: &str| {
-            let tokens = Tokens::of(&call.prompt, text.unwrap_or(""));
+            let tokens = Tokens::of(&call.request, text.unwrap_or(""));
             tally.answered(tokens);
             match call.chat {
                 true => chat::body(text, finish, &call.request, &call.model, tokens),
@@ -169,12 +171,17 @@ impl Act {
             Act::Busy { retry_after, .. } if call.chat => return Ok(chat::busy(retry_after)),
             Act::Busy { retry_after, encoding } => return Ok(busy(retry_after, encoding)),
             Act::Auto => finished(Some(&auto()), "STOP"),
+            Act::Long(output) => {
+                let tokens = Tokens { output, ..Tokens::of(&call.request, "") };
+                tally.answered(tokens);
+                answer::body(Some(&auto()), "STOP", &call.model, tokens)
+            }
             Act::Answer(text) => finished(Some(&text), "STOP"),
             Act::Empty => finished(Some(""), "STOP"),
             Act::MaxTokens(text) => finished(Some(&text), "MAX_TOKENS"),
             Act::BlockedAnswer(reason) => finished(None, &reason),
             Act::Refused(words) if call.chat => {
-                let tokens = Tokens::of(&call.prompt, &words);
+                let tokens = Tokens::of(&call.request, &words);
                 tally.answered(tokens);
                 chat::refused(&words, &call.request, &call.model, tokens)
             }
@@ -183,7 +190,7 @@ impl Act {
                 return Ok(response(StatusCode::BAD_REQUEST, chat::error("content_filter").into()));
             }
             Act::Blocked(reason) => {
-                let tokens = Tokens { output: 0, ..Tokens::of(&call.prompt, "") };
+                let tokens = Tokens { output: 0, ..Tokens::of(&call.request, "") };
                 tally.answered(tokens);
                 answer::blocked(&reason, &call.model, tokens)
             }

@@ -22,6 +22,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use quota::Bucket;
+use serde_json::{Value, json};
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -70,6 +71,12 @@ impl Script {
     /// Each call is answered as `act` says.
     pub fn acting(act: impl Fn(&CallInfo) -> Act + Send + Sync + 'static) -> Script {
         Script::with(Behaviour::Scripted(Arc::new(act)))
+    }
+
+    /// Valid answers whose tokens are log-normal: half of them take more than `median`, with the logarithm's deviation `sigma`; at
+    /// most `most`. The same for the same prompt and seed.
+    pub fn log_normal(median: f64, sigma: f64, most: u64, seed: u64) -> Script {
+        Script::acting(move |call| Act::Long(answer::log_normal(&call.prompt, median, sigma, seed).min(most)))
     }
 
     /// Each call gets the same answer text, rendered once; calls are counted but not read.
@@ -216,7 +223,11 @@ impl Served {
 
     async fn reply(self, request: Request<Incoming>) -> Result<Response<Bodies>, act::Reset> {
         let path = request.uri().path();
-        let model = path.rsplit('/').next().and_then(|last| last.strip_suffix(":generateContent")).map(str::to_owned);
+        let method = path.rsplit('/').next().unwrap_or_default();
+        if method.ends_with(":countTokens") {
+            return self.count(request.into_body()).await;
+        }
+        let model = method.strip_suffix(":generateContent").map(str::to_owned);
         let chat = path.ends_with(chat::PATH);
         if request.method() != Method::POST || (model.is_none() && !chat) {
             return Ok(act::response(StatusCode::NOT_FOUND, Bytes::new()));
@@ -245,6 +256,18 @@ impl Served {
                 act.perform(&call, &self.tally).await
             }
         }
+    }
+}
+
+impl Served {
+    /// Counts by the rule of the replies' usage. The Gemini API wraps what it counts, Vertex AI does not.
+    async fn count(&self, body: Incoming) -> Result<Response<Bodies>, act::Reset> {
+        let body = body.collect().await.map_err(|_| act::Reset)?.to_bytes();
+        let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+        let request = body.get("generateContentRequest").unwrap_or(&body);
+        self.tally.counts();
+        let told = json!({ "totalTokens": answer::prompt_tokens(request) });
+        Ok(act::response(StatusCode::OK, told.to_string().into()))
     }
 }
 

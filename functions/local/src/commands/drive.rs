@@ -35,13 +35,15 @@ const NAME_DIGITS: usize = 32;
 /// A file that a pipeline is to run over.
 pub(crate) struct Job<'a> {
     pub(crate) home: Home,
-    /// run or retry.
+    /// run, retry or plan.
     pub(crate) command: &'static str,
     pub(crate) pipeline: &'a Pipeline,
     pub(crate) pipeline_text: &'a str,
     /// The file to copy, and its suffix: `.csv.gz`.
     pub(crate) source: &'a Path,
     pub(crate) suffix: &'static str,
+    /// Hexadecimal digits for the copy's name, where it is known by something else than its bytes.
+    pub(crate) identity: Option<&'a str>,
     /// What the user calls it.
     pub(crate) called: String,
     /// Makes a new run where this one is finished.
@@ -59,8 +61,30 @@ pub(crate) enum End {
     NotDone(String),
 }
 
+/// What driving came to.
+pub(crate) enum Driven {
+    /// The run was at its end before.
+    Already(Run),
+    /// It was driven.
+    Now {
+        /// As it was before.
+        before: Run,
+        end: End,
+        took: Duration,
+    },
+}
+
 impl Job<'_> {
+    /// Brings the run to its end, and tells of it.
     pub(crate) async fn perform(self, stop: Stop) -> Result<Exit> {
+        match self.driven(stop).await? {
+            Driven::Already(run) => self.report().already(&run).await,
+            Driven::Now { before, end, took } => self.report().ended(&before, end, took).await,
+        }
+    }
+
+    /// Brings the run to its end.
+    pub(crate) async fn driven(&self, stop: Stop) -> Result<Driven> {
         rlimit::increase_nofile_limit(u64::MAX).ok(); // fewer connections are then all there is
         self.tell_of_the_paid_one().await?;
         match self.home.lock(self.command, None).await? {
@@ -93,13 +117,13 @@ impl Job<'_> {
         Ok(())
     }
 
-    async fn drive(self, lock: Lock, stop: Stop) -> Result<Exit> {
+    async fn drive(&self, lock: Lock, stop: Stop) -> Result<Driven> {
         self.check_target()?;
         self.home.store(&lock)?.prepare(self.pipeline).await?;
         store_pipeline(&self.home, &self.pipeline.name, self.pipeline_text).await?;
         let found = self.begin().await?;
         if found.is_ended() {
-            return self.report().already(&found).await;
+            return Ok(Driven::Already(found));
         }
         self.home.begun_by(&found.run, self.chosen.answerer)?;
         eprintln!("run {}: {} with pipeline {}", found.run, self.called, self.pipeline.name);
@@ -114,11 +138,11 @@ impl Job<'_> {
         let started = self.home.clock.instant();
         let relay = Relay::start(&self.home, lock, self.chosen.model.clone(), plan)?;
         let end = to_its_end(&self.home, relay, &found.run, stop).await?;
-        self.report().ended(&found, end, started.elapsed()).await
+        Ok(Driven::Now { before: found, end, took: started.elapsed() })
     }
 
     /// Another process serves the folder: it gets the file, and is followed.
-    async fn hand_over(self, holder: Holder, stop: Stop) -> Result<Exit> {
+    async fn hand_over(&self, holder: Holder, stop: Stop) -> Result<Driven> {
         let (dir, name) = (self.home.dir.display(), &self.pipeline.name);
         let there = holder.answerers.map(|answerers| answerers.of(self.provider()));
         if let Some(other) = there.filter(|other| *other != self.chosen.answerer) {
@@ -137,13 +161,13 @@ impl Job<'_> {
         }
         let found = self.begin().await?;
         if found.is_ended() {
-            return self.report().already(&found).await;
+            return Ok(Driven::Already(found));
         }
         self.home.begun_by(&found.run, self.chosen.answerer)?;
         eprintln!("`tasuki serve` works in {dir}: it gets the file as run {}, and is followed here", found.run);
         let started = self.home.clock.instant();
         let end = follow(&self.home, &found.run, stop).await?;
-        self.report().ended(&found, end, started.elapsed()).await
+        Ok(Driven::Now { before: found, end, took: started.elapsed() })
     }
 
     /// Drops the file; a finished run of it is replaced by a new one if that was asked for. Returns the run as it stands.
@@ -154,7 +178,8 @@ impl Job<'_> {
 
     async fn drop_file(&self, overwrite: bool) -> Result<Run> {
         let (pipeline, suffix) = (self.pipeline.name.clone(), self.suffix);
-        let name_of = move |hash: &str| inbox_name(&pipeline, hash, suffix);
+        let identity = self.identity.map(str::to_owned);
+        let name_of = move |hash: &str| inbox_name(&pipeline, identity.as_deref().unwrap_or(hash), suffix);
         // Who answers is part of what a run is. No TOML holds a NUL.
         let salt = match self.chosen.answerer {
             Answerer::Gemini | Answerer::OpenAi => self.pipeline_text.to_owned(),

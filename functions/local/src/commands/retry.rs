@@ -46,6 +46,7 @@ pub(crate) async fn retry(dir: &Path, args: cli::Retry) -> Result<Exit> {
         pipeline: &pipeline,
         pipeline_text: &text,
         source: &source,
+        identity: None,
         suffix: ".retry.jsonl",
         called,
         again: args.again,
@@ -205,7 +206,7 @@ async fn from_the_file(site: &dyn Site, plan: &Plan, wanted: BTreeSet<u64>) -> R
 }
 
 /// A file that holds rows: nobody else may read it.
-fn create_private(file: &Path) -> std::io::Result<File> {
+pub(crate) fn create_private(file: &Path) -> std::io::Result<File> {
     let _ = std::fs::remove_file(file); // of an earlier process that had our number
     let mut options = File::options();
     options.write(true).create_new(true);

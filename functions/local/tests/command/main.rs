@@ -13,6 +13,7 @@ mod control;
 mod mistakes;
 mod openai;
 mod paying;
+mod plan;
 mod run;
 mod schema;
 mod serve;

@@ -172,7 +172,7 @@ async fn help_teaches() {
     let desk = Desk::new();
     let help = desk.tasuki(&["--help"]).await;
     assert!(help.code == Some(0) && help.out.contains("GEMINI_API_KEY") && help.out.contains("tasuki run"), "{help:?}");
-    for command in ["run", "serve", "retry", "cancel", "status", "results", "failures"] {
+    for command in ["run", "plan", "serve", "retry", "cancel", "status", "results", "failures"] {
         let help = desk.tasuki(&[command, "--help"]).await;
         assert!(help.code == Some(0) && help.out.contains("Example"), "{command}: {help:?}");
     }

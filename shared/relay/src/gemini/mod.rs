@@ -6,6 +6,7 @@
 
 mod access;
 mod config;
+mod count;
 mod fault;
 mod reply;
 mod request;
@@ -42,7 +43,7 @@ impl Gemini {
     async fn call(&self, line: &Line<'_>, ask: &Ask) -> Result<Reply, Fault> {
         let access = &*self.config.access;
         let model = &ask.pipeline.model;
-        let address = self.config.generate_content(model)?;
+        let address = self.config.method(model, "generateContent")?;
         let tier = Some(model.tier).filter(|tier| *tier != Tier::Standard);
         let (in_body, in_headers) = match tier.map(|tier| access.tier(tier)) {
             Some(Said::InHeaders(headers)) => (None, headers),
