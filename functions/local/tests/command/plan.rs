@@ -73,12 +73,12 @@ async fn without_a_sample_nothing_is_asked_the_prompts_are_near_and_the_answers_
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_key_the_prompts_are_guessed_and_the_guess_holds() {
     let (desk, server) = log_normal(300, 3, "").await;
-    let keyless = Desk { dir: desk.dir, model: None };
+    let keyless = Desk { dir: desk.dir, model: None, chat: None };
     let plan = planned(&keyless, &[]).await;
     assert_eq!((&plan["tokens_from"], server.tally().counted()), (&json!("guess"), 0));
     let refused = keyless.tasuki(&[PLAN, &["--sample", "10"]].concat()).await;
     assert!(refused.code == Some(1) && refused.err.contains("set GEMINI_API_KEY"), "{refused:?}");
-    let desk = Desk { dir: keyless.dir, model: Some((server.base(), "a-key".to_owned())) };
+    let desk = Desk { dir: keyless.dir, model: Some((server.base(), "a-key".to_owned())), chat: None };
     assert_eq!(desk.run().await.code, Some(0));
     let (input, output) = server.tally().tokens();
     assert!(within(&plan["input_tokens"], input as f64) && within(&plan["output_tokens"], output as f64), "{plan}");
