@@ -96,6 +96,28 @@ variable "model_location" {
   }
 }
 
+variable "openai_base_url" {
+  description = "Where pipelines with provider = \"openai\" are answered: an https address with chat completions, like https://gateway.internal/v1. Null: OpenAI itself, if there is openai_api_key_secret."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.openai_base_url == null || can(regex("^https://[^/?#@ ]+[^?#@ ]*$", var.openai_base_url))
+    error_message = "openai_base_url must be an https address without a query or a password: rows go there."
+  }
+}
+
+variable "openai_api_key_secret" {
+  description = "Name of the secret in Secret Manager, of this project, that holds the key for it. Null: no key."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.openai_api_key_secret == null || can(regex("^[A-Za-z0-9_-]{1,255}$", var.openai_api_key_secret))
+    error_message = "openai_api_key_secret is the name of a secret, not its path and not the key."
+  }
+}
+
 variable "image" {
   description = "The services' image, by digest. Null: Cloud Build makes it from this repository in the same apply (needs gcloud on this machine)."
   type        = string

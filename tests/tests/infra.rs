@@ -61,6 +61,7 @@ fn value(name: &str, expression: &str) -> String {
         "TASUKI_BIGQUERY_GIB_MAX" | "TASUKI_MAX_IN_FLIGHT" => "1000",
         "TASUKI_INSTANCES" => "2",
         "TASUKI_MODEL_LOCATION" => "europe-west4",
+        "OPENAI_BASE_URL" => "https://gateway.internal/v1",
         "TASUKI_ACK_DEADLINE" => "585",
         "TASUKI_INBOX_RETENTION" => "45",
         "TASUKI_OIDC_EMAILS" => "a@p.iam.gserviceaccount.com,b@p.iam.gserviceaccount.com",

@@ -10,7 +10,8 @@ const TASTE: &str = "\
 Two minutes:
   1. rows        products.jsonl or products.csv, one row with a unique id column a line (.gz is fine)
   2. pipeline    themes.toml: a prompt template with {{ columns }}, and the answer columns that you want
-  3. run         tasuki run products.jsonl --pipeline themes.toml
+  3. plan        tasuki plan products.jsonl --pipeline themes.toml     what a run would cost, free
+     run         tasuki run products.jsonl --pipeline themes.toml
   4. look        tasuki results; tasuki failures; tasuki status
 
 Without a key a stand-in model answers, free and at once, so that you see the whole way. Then:
@@ -32,6 +33,13 @@ const DIR: &str = ".tasuki";
 /// An empty variable counts as unset.
 fn dir() -> impl TypedValueParser<Value = PathBuf> {
     OsStringValueParser::new().map(|dir| PathBuf::from(if dir.is_empty() { DIR.into() } else { dir }))
+}
+
+/// An amount that a run may cost, as in `[run] max_cost_usd`.
+fn dollars(text: &str) -> Result<f64, String> {
+    let dollars = text.trim_start_matches('$').parse().ok();
+    let dollars = dollars.filter(|dollars| (0.0..=100_000.0).contains(dollars) && *dollars > 0.0);
+    dollars.ok_or_else(|| "an amount in dollars, like 12.5, of at most 100000".to_owned())
 }
 
 /// An empty variable counts as unset: that is decided by who reads it.
@@ -85,6 +93,23 @@ edited pipeline it is a new run.
 
 With --deployment the file goes into the inbox, the services work, and the command follows: Ctrl-C stops the following alone.")]
     Run(Run),
+    /// Tells what a run would cost and take, before it is begun; asks nothing unless --sample says so
+    #[command(after_help = "\
+Examples:
+  tasuki plan products.jsonl --pipeline themes.toml                  free: nothing is asked
+  tasuki plan products.jsonl --pipeline themes.toml --sample 100     asks 100 rows, and pays for them
+  tasuki plan products.jsonl --pipeline themes.toml --json | jq .cost_usd.standard
+
+Rows, calls, tokens, the cost in each tier and the time, with what is not known as a range, and what each rests on. Rows that
+fail before they are asked, rows with the same prompt, and rows whose answer is there (only_changed, reuse_answers) are no calls.
+With a key the model counts some of the prompts (countTokens, free); without one their tokens are guessed.
+
+What an answer takes is not known before one was seen: --sample draws so many rows at random and asks them, as a run of its own.
+Its answers are in the table and in `tasuki status`, and a run with only_changed or reuse_answers in its pipeline does not pay for
+them again. The same command again is the same sample: nothing more is paid.
+
+Exit codes: 0 told, 1 not.")]
+    Plan(Plan),
     /// Watches inbox folders, and runs what is dropped there
     #[command(after_help = "\
 Example:
@@ -112,8 +137,10 @@ The pipeline is the one stored now: `tasuki run` and `tasuki serve` store it. Ne
     #[command(after_help = "\
 Example:
   tasuki status r5x && tasuki resume r5x
+  tasuki resume r5x --max-cost 20
 
 A run is parked when something says that no more is to be paid for it: `tasuki status` shows why. What was answered is kept.
+One that has spent its [run] max_cost_usd needs a greater one to go on.
 Where another process works in the folder, that one goes on with the run within a minute, and is followed.")]
     Resume(Resume),
     /// Shows all runs, or one
@@ -178,6 +205,22 @@ pub(crate) struct Run {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Plan {
+    /// The rows: .jsonl or .csv, each also .gz
+    #[arg(value_name = "INPUT")]
+    pub(crate) input: PathBuf,
+    /// The pipeline: a TOML file
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) pipeline: PathBuf,
+    /// Asks so many rows (1 to 1,000), drawn at random, and pays for them: their answers tell what the others will take
+    #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    pub(crate) sample: Option<u16>,
+    /// One JSON object on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Serve {
     /// The folder with the pipelines, one .toml file each
     #[arg(long, value_name = "DIR")]
@@ -212,6 +255,9 @@ pub(crate) struct Resume {
     /// The run, or the start of its name
     #[arg(value_name = "RUN")]
     pub(crate) run: String,
+    /// What the run may cost from now on, in dollars and in all: more than it has cost
+    #[arg(long, value_name = "USD", value_parser = dollars)]
+    pub(crate) max_cost: Option<f64>,
     /// Ends with one JSON object on stdout
     #[arg(long)]
     pub(crate) json: bool,

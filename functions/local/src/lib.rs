@@ -9,6 +9,7 @@ pub mod folder;
 pub mod home;
 mod logs;
 pub mod model;
+mod one_file;
 mod progress;
 pub mod relay;
 mod show;

@@ -12,6 +12,8 @@ mod split;
 mod sweep;
 mod writer;
 
+pub use lines::Lines;
+pub use plan::scout;
 pub use writer::SHARDS_AT_ONCE;
 
 use std::sync::{Arc, Mutex};

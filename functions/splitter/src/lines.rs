@@ -10,7 +10,7 @@ use tasuki_relay::ports::{RowFault, SourceRow};
 use tasuki_relay::record::{Content, Failed, Key, ShardLine};
 
 /// Gives rows their ordinals and keys; remembers the keys seen as 128-bit hashes (the first occurrence wins).
-pub(crate) struct Lines<'a> {
+pub struct Lines<'a> {
     pipeline: &'a Pipeline,
     next: u64,
     seen: BTreeSet<u128>,

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use tasuki_relay::limits::{ROWS_PER_SHARD, ROWS_SCOUTED};
 use tasuki_relay::names::{self, Bucket, Dropped, RunId};
 use tasuki_relay::pipeline::Pipeline;
-use tasuki_relay::ports::{Event, Meta, RowsError, Why};
+use tasuki_relay::ports::{Event, Meta, Rows, RowsError, Why};
 use tasuki_relay::prices::Catalogue;
 use tasuki_relay::record::{Input, Parent, Plan};
 use tasuki_relay::rows::retry_parent;
@@ -102,7 +102,7 @@ impl Splitter {
             plan.source_time =
                 self.found_snapshot(&parent.run).await?.map_or(parent.source_time, |found| found.source_time);
         }
-        self.scout(&input, &pipeline).await
+        scout(&*self.rows, &input, &pipeline).await.map_err(not)
     }
 
     async fn pipeline(&self, plan: &mut Plan, dropped: &Dropped) -> Result<Pipeline, Not> {
@@ -125,29 +125,30 @@ impl Splitter {
         }
         Ok(pipeline)
     }
+}
 
-    /// Looks at the first rows: a column that none of them has is a mistake of the pipeline or of the file, not of a row.
-    async fn scout(&self, input: &Meta, pipeline: &Pipeline) -> Result<(), Not> {
-        let mut rows = self.rows.open(input).await.map_err(not)?;
-        let (mut seen, mut looked_at) = (BTreeSet::new(), 0);
-        while looked_at < ROWS_SCOUTED {
-            let Some(batch) = rows.next().await.map_err(not)? else { break };
-            for row in batch.into_iter().take((ROWS_SCOUTED - looked_at) as usize) {
-                looked_at += 1;
-                seen.extend(row.row.into_iter().flatten().map(|(column, _)| column));
-            }
+/// Looks at the first rows: a column that none of them has is a mistake of the pipeline or of the file, not of a row. `Refused`
+/// says which.
+pub async fn scout(rows: &dyn Rows, input: &Meta, pipeline: &Pipeline) -> Result<(), RowsError> {
+    let mut rows = rows.open(input).await?;
+    let (mut seen, mut looked_at) = (BTreeSet::new(), 0);
+    while looked_at < ROWS_SCOUTED {
+        let Some(batch) = rows.next().await? else { break };
+        for row in batch.into_iter().take((ROWS_SCOUTED - looked_at) as usize) {
+            looked_at += 1;
+            seen.extend(row.row.into_iter().flatten().map(|(column, _)| column));
         }
-        let needed = std::iter::once(&pipeline.key).chain(&pipeline.columns);
-        let absent: BTreeSet<&str> = needed.filter(|column| !seen.contains(*column)).map(String::as_str).collect();
-        if absent.is_empty() || seen.is_empty() {
-            return Ok(()); // no usable row at all: each fails with its own reason
-        }
-        let absent: Vec<String> = absent.into_iter().map(|column| describe(column, &seen)).collect();
-        Err(Not::Refused(format!(
-            "no row has {} (looked at {looked_at}): mend the pipeline or the file (the first line of a CSV file names its columns)",
-            absent.join(", nor "),
-        )))
     }
+    let needed = std::iter::once(&pipeline.key).chain(&pipeline.columns);
+    let absent: BTreeSet<&str> = needed.filter(|column| !seen.contains(*column)).map(String::as_str).collect();
+    if absent.is_empty() || seen.is_empty() {
+        return Ok(()); // no usable row at all: each fails with its own reason
+    }
+    let absent: Vec<String> = absent.into_iter().map(|column| describe(column, &seen)).collect();
+    Err(RowsError::Refused(format!(
+        "no row has {} (looked at {looked_at}): mend the pipeline or the file (the first line of a CSV file names its columns)",
+        absent.join(", nor "),
+    )))
 }
 
 /// An absent column, and the one that may be meant. Others are not listed: the first line of a CSV file without a header is a

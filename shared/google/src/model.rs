@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tasuki_relay::calls::{ConfigError, call_limit};
 use tasuki_relay::gemini::{Access, Gemini, GeminiConfig, Said};
 use tasuki_relay::pipeline::ModelSettings;
-use tasuki_relay::ports::{Ask, Fault, Model, Reply};
+use tasuki_relay::ports::{Ask, CountTokens, Fault, Model, Reply};
 use tasuki_relay::prices::Tier;
 
 /// Where Vertex AI is and who calls it.
@@ -64,6 +64,14 @@ impl Model for VertexModel {
             return Err(elsewhere(model.tier));
         }
         self.client(location)?.ask(ask).await
+    }
+}
+
+#[async_trait]
+impl CountTokens for VertexModel {
+    async fn count_tokens(&self, ask: &Ask) -> Result<u64, Fault> {
+        let location = ask.pipeline.model.location.as_deref().unwrap_or(&self.config.location);
+        self.client(location)?.count_tokens(ask).await
     }
 }
 

@@ -1,7 +1,7 @@
 //! What models cost, how they think and until when they answer: `prices.toml` at the root, read once.
 
 use crate::clock::Millis;
-use crate::pipeline::{ModelSettings, Pipeline, Place, Thinking};
+use crate::pipeline::{ModelSettings, Pipeline, Place, Provider, Thinking};
 use crate::record::Usage;
 use serde::Deserialize;
 use std::sync::LazyLock;
@@ -26,7 +26,7 @@ pub fn dollars(picodollars: u64) -> f64 {
 }
 
 /// How a call is served, and priced.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Tier {
     /// As always.
@@ -175,6 +175,9 @@ impl Catalogue {
     /// Why no run may begin with this model: it has retired, or cannot think so little. `None` also when it is not known. A
     /// run that has its plan is not asked: a newer catalogue must not strand it.
     pub fn refuses(&self, model: &ModelSettings, now: Millis) -> Option<String> {
+        if model.provider != Provider::Google {
+            return None; // a name is what the endpoint makes of it
+        }
         if let Life::Ended(day) = self.life(&model.name, now) {
             return Some(format!("{} retired on {day}: name another one in [model]", model.name));
         }
@@ -214,6 +217,11 @@ impl Catalogue {
 
     /// What a person who begins a run should know of this model.
     pub fn warns(&self, model: &ModelSettings, now: Millis) -> Option<String> {
+        if model.provider != Provider::Google {
+            return self.price_of(model, now).is_none().then(|| {
+                format!("nobody knows here what {} costs: write [model.price], or costs stay unknown", model.name)
+            });
+        }
         match self.life(&model.name, now) {
             Life::Ends(day) => Some(format!("{} retires on {day}: later runs need another one in [model]", model.name)),
             Life::Long if self.entry(&model.name).is_none() => {

@@ -9,9 +9,20 @@ pub(super) struct Tokens {
 
 impl Tokens {
     /// About four bytes a token, and at least one.
-    pub(super) fn of(prompt: &str, text: &str) -> Tokens {
-        Tokens { prompt: prompt.len() as u64 / 4 + 1, output: text.len() as u64 / 4 + 1 }
+    pub(super) fn of(request: &Value, text: &str) -> Tokens {
+        Tokens { prompt: prompt_tokens(request), output: text.len() as u64 / 4 + 1 }
     }
+}
+
+/// What a request reads: its contents, the system instruction and the schema, by the same rule.
+pub(super) fn prompt_tokens(request: &Value) -> u64 {
+    let text = |of: &Value| of["parts"][0]["text"].as_str().or(of["content"].as_str()).map_or(0, str::len);
+    let schemas =
+        [&request["generationConfig"]["responseSchema"], &request["response_format"]["json_schema"]["schema"]];
+    let schema: usize =
+        schemas.into_iter().filter(|schema| !schema.is_null()).map(|schema| schema.to_string().len()).sum();
+    let messages: usize = request["messages"].as_array().into_iter().flatten().map(text).sum();
+    (text(&request["contents"][0]) + text(&request["systemInstruction"]) + messages + schema) as u64 / 4 + 1
 }
 
 /// What every fixed reply says that it took.
@@ -74,6 +85,13 @@ fn value(schema: &Value, seed: u64) -> Value {
 const WORDS: [&str; 12] =
     ["harbour", "quiet", "lamp", "price", "delay", "staff", "noise", "colour", "battery", "crew", "ticket", "breeze"];
 
+/// Tokens of an answer: by Box and Muller, from the prompt and a seed.
+pub(super) fn log_normal(prompt: &str, median: f64, sigma: f64, seed: u64) -> u64 {
+    let mut rng = fastrand::Rng::with_seed(mix(hash(&seed.to_le_bytes()), prompt.as_bytes()));
+    let normal = (-2.0 * (1.0 - rng.f64()).ln()).sqrt() * (std::f64::consts::TAU * rng.f64()).cos();
+    (median * (sigma * normal).exp()).round().max(1.0) as u64
+}
+
 /// FNV-1a: small, and the same on every machine.
 fn hash(bytes: &[u8]) -> u64 {
     mix(0xcbf2_9ce4_8422_2325, bytes)
@@ -86,6 +104,14 @@ fn mix(seed: u64, bytes: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn log_normal_answers_have_the_median_and_the_mean_of_their_law() {
+        let mut tokens: Vec<u64> = (0..20_000).map(|n| log_normal(&format!("row {n}"), 90.0, 0.6, 7)).collect();
+        tokens.sort_unstable();
+        let (median, mean) = (tokens[10_000], tokens.iter().sum::<u64>() as f64 / 20_000.0);
+        assert!((88..=92).contains(&median) && (mean / (90.0 * 0.18_f64.exp()) - 1.0).abs() < 0.02, "{median} {mean}");
+    }
 
     #[test]
     fn an_automatic_answer_fits_its_schema_and_is_the_same_for_the_same_prompt() {

@@ -11,6 +11,7 @@ pub struct Tally {
     peak: AtomicU64,
     connections: AtomicU64,
     rejected: AtomicU64,
+    counted: AtomicU64,
     prompt_tokens: AtomicU64,
     output_tokens: AtomicU64,
     prompts: Mutex<BTreeMap<String, u64>>,
@@ -32,6 +33,11 @@ impl Tally {
         self.rejected.load(Relaxed)
     }
 
+    /// Calls of `countTokens`: free, and in no other count.
+    pub fn counted(&self) -> u64 {
+        self.counted.load(Relaxed)
+    }
+
     /// Connections that were accepted, whatever came of them.
     pub fn connections(&self) -> u64 {
         self.connections.load(Relaxed)
@@ -49,6 +55,10 @@ impl Tally {
 
     pub(super) fn rejected(&self) {
         self.rejected.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn counts(&self) {
+        self.counted.fetch_add(1, Relaxed);
     }
 
     pub(super) fn connected(&self) {

@@ -23,6 +23,7 @@ pub fn trials() -> Vec<Trial> {
         trial("command: a parked run says so and goes on when it is resumed", EMULATORS, a_parked_run),
         trial("command: rows of BigQuery are run by a file that names them", EVERYTHING, rows_of_bigquery),
         trial("command: a file of any size goes up once, and only as it was read", &[Needs::Nothing], a_large_file),
+        trial("command: a plan asks nothing, and a sample of it is asked by the services once", EMULATORS, a_plan),
         trial("command: who stops following is told how to follow again", EMULATORS, following_ends),
         trial("command: nothing is started with a pipeline that is not deployed", EMULATORS, another_pipeline),
     ]
@@ -86,6 +87,32 @@ async fn a_file_is_run() -> Result<()> {
 /// Blocks every tenth row, while it is told to.
 fn blocking(call: &CallInfo) -> Act {
     if call.prompt.ends_with('7') && call.nth == 1 { Act::Blocked("SAFETY".into()) } else { Act::Auto }
+}
+
+async fn a_plan() -> Result<()> {
+    let deployment = Deployment::start(Script::default(), Setup::default()).await?;
+    let desk = deployment.desk()?;
+    desk.write_rows("rows.jsonl", 0..300)?;
+    let plan = ["plan", "rows.jsonl", "--pipeline", "words.toml", "--json"];
+    let free = desk.tasuki(&plan).await?;
+    let told = json(&free)?;
+    ensure!(told["calls"] == 300 && told["tokens_from"] == "countTokens", "{free:?}");
+    let tally = deployment.model.tally();
+    ensure!((tally.calls(), tally.counted()) == (0, 64), "{} calls, {} counts", tally.calls(), tally.counted());
+    let sample = [&plan[..], &["--sample", "40"]].concat();
+    for paid in ["are asked now, and paid for", "nothing more is paid"] {
+        let done = desk.tasuki(&sample).await?;
+        ensure!(done.code == Some(0) && done.err.contains(paid), "{done:?}\n{}", deployment.logs());
+        let told = json(&done)?;
+        ensure!(told["sample"]["answered"] == 40 && told["tokens_from"] == "sample", "{told}");
+        ensure!(tally.calls() == 40, "{} calls", tally.calls());
+    }
+    let done = desk.tasuki(RUN).await?;
+    ensure!(done.code == Some(0), "{done:?}\n{}", deployment.logs());
+    let (input, _) = tally.tokens();
+    let off = told["input_tokens"]["likely"].as_f64().context("a number")? / (input as f64 * 300.0 / 340.0) - 1.0;
+    ensure!(off.abs() < 0.10, "{off}: {told}");
+    Ok(())
 }
 
 async fn failed_rows() -> Result<()> {

@@ -2,6 +2,7 @@
 
 mod deployment;
 mod doctor;
+mod plan;
 mod run;
 mod site;
 
@@ -31,6 +32,7 @@ pub(crate) async fn perform(file: &Path, command: Command) -> Result<Exit> {
     let site = &Deployed::open(file, deployment).await?;
     match command {
         Command::Run(args) => run::run(site, args).await,
+        Command::Plan(args) => plan::plan(site, args).await,
         Command::Retry(args) => run::retry(site, args).await,
         Command::Cancel(args) => cancelled(site, args).await,
         Command::Resume(args) => resume::deployed(site, args).await,

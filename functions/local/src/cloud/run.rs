@@ -3,7 +3,7 @@
 use super::site::Deployed;
 use crate::cli;
 use crate::commands::Exit;
-use crate::commands::drive::inbox_name;
+use crate::commands::drive::{Driven, inbox_name};
 use crate::commands::follow::follow;
 use crate::commands::report::Report;
 use crate::commands::retry::{self, Failed, Temporary};
@@ -23,28 +23,32 @@ use tasuki_relay::source::{self, Source};
 const NO_SIGNALS: &str = "signals cannot be listened for";
 
 /// A file that is to be run by the deployment.
-struct Job<'a> {
-    site: &'a Deployed,
-    pipeline: &'a Pipeline,
-    text: &'a str,
-    suffix: &'static str,
+pub(super) struct Job<'a> {
+    pub(super) site: &'a Deployed,
+    pub(super) pipeline: &'a Pipeline,
+    pub(super) text: &'a str,
+    pub(super) suffix: &'static str,
+    /// Hexadecimal digits for the object's name, where it is known by something else than its bytes.
+    pub(super) identity: Option<&'a str>,
     /// What the user calls it.
-    called: String,
-    again: bool,
-    json: bool,
+    pub(super) called: String,
+    pub(super) again: bool,
+    pub(super) json: bool,
     /// The command line that follows the run again.
-    resume: String,
+    pub(super) resume: String,
 }
 
 pub(super) async fn run(site: &Deployed, args: cli::Run) -> Result<Exit> {
     let reads_bigquery = !site.deployment.bigquery_sources.is_empty();
-    let Checked { suffix, text, pipeline } = check(&args, |input| readable_here(input, reads_bigquery))?;
+    let Checked { suffix, text, pipeline } =
+        check(&args.input, &args.pipeline, |input| readable_here(input, reads_bigquery))?;
     is_deployed(site, &pipeline.name, &text).await?;
     let job = Job {
         site,
         pipeline: &pipeline,
         text: &text,
         suffix,
+        identity: None,
         called: args.input.display().to_string(),
         again: args.again,
         json: args.json,
@@ -59,7 +63,7 @@ pub(super) async fn retry(site: &Deployed, args: cli::Retry) -> Result<Exit> {
     if let Some(open) = retry::unfinished(site, &run, &text, Answerer::Gemini).await? {
         let (called, resume) = (format!("failed rows of run {}", run.short()), site.line(&["retry", run.run.as_str()]));
         let report = Report { site, pipeline: &pipeline, called: &called, json: args.json, resume: &resume };
-        return followed(&report, &open, stop).await;
+        return tell(&report, followed(&report, open, stop).await?).await;
     }
     let file = Temporary::new(site);
     let called = match retry::failed_rows(site, &run, &pipeline, Answerer::Gemini, &file, &mut stop).await? {
@@ -71,6 +75,7 @@ pub(super) async fn retry(site: &Deployed, args: cli::Retry) -> Result<Exit> {
         pipeline: &pipeline,
         text: &text,
         suffix: ".retry.jsonl",
+        identity: None,
         called,
         again: args.again,
         json: args.json,
@@ -97,7 +102,7 @@ fn readable_here(input: &Path, reads_bigquery: bool) -> Result<&'static str, Str
 }
 
 /// The splitter runs the pipeline that is stored: it must be the one that was named.
-async fn is_deployed(site: &Deployed, name: &str, text: &str) -> Result<()> {
+pub(super) async fn is_deployed(site: &Deployed, name: &str, text: &str) -> Result<()> {
     let stored = site.objects.read(Bucket::State, &names::pipeline(name), None).await?;
     let why = match stored {
         Some(stored) if stored.body == text.as_bytes() => return Ok(()),
@@ -112,33 +117,43 @@ async fn is_deployed(site: &Deployed, name: &str, text: &str) -> Result<()> {
 }
 
 /// Follows a run that the services work on to its end.
-async fn followed(report: &Report<'_>, run: &Run, stop: Stop) -> Result<Exit> {
+async fn followed(report: &Report<'_>, run: Run, stop: Stop) -> Result<Driven> {
     let site = report.site;
     eprintln!("run {}: {} with pipeline {}, in {}", run.run, report.called, run.pipeline, site.name());
     let started = site.clock().instant();
     let end = follow(site, &run.run, stop).await?;
-    report.ended(run, end, started.elapsed()).await
+    Ok(Driven::Now { before: run, end, took: started.elapsed() })
+}
+
+async fn tell(report: &Report<'_>, driven: Driven) -> Result<Exit> {
+    match driven {
+        Driven::Already(run) => report.already(&run).await,
+        Driven::Now { before, end, took } => report.ended(&before, end, took).await,
+    }
 }
 
 impl Job<'_> {
+    /// Brings the file's run to its end, and tells of it.
+    async fn perform(self, file: impl AsRef<Path>, stop: Stop) -> Result<Exit> {
+        tell(&self.report(), self.driven(file, stop).await?).await
+    }
+
     /// Uploads the file, gives it up, and follows its run.
-    async fn perform(self, file: impl AsRef<Path>, mut stop: Stop) -> Result<Exit> {
+    pub(super) async fn driven(&self, file: impl AsRef<Path>, mut stop: Stop) -> Result<Driven> {
         let found = tokio::select! {
             found = self.begin(file.as_ref()) => found?,
             () = stop.asked() => bail!("stopped before the file was uploaded: nothing was started"),
         };
         drop(file); // rows that were made for this are kept no longer than that
-        let report = Report {
-            site: self.site,
-            pipeline: self.pipeline,
-            called: &self.called,
-            json: self.json,
-            resume: &self.resume,
-        };
-        if found.is_ended() {
-            return report.already(&found).await;
+        match found.is_ended() {
+            true => Ok(Driven::Already(found)),
+            false => followed(&self.report(), found, stop).await,
         }
-        followed(&report, &found, stop).await
+    }
+
+    fn report(&self) -> Report<'_> {
+        let (pipeline, called) = (self.pipeline, &self.called);
+        Report { site: self.site, pipeline, called, json: self.json, resume: &self.resume }
     }
 
     /// Uploads the file; a finished run of it is replaced by a new one if that was asked for. Returns the run as it stands.
@@ -159,7 +174,7 @@ impl Job<'_> {
     /// The same bytes and the same pipeline are the same object, and so the same run.
     async fn upload(&self, file: &LocalFile, overwrite: bool) -> Result<Run> {
         let objects = &self.site.objects;
-        let name = inbox_name(&self.pipeline.name, file.sha256(), self.suffix);
+        let name = inbox_name(&self.pipeline.name, self.identity.unwrap_or(file.sha256()), self.suffix);
         let mut live = objects.stat(Bucket::Inbox, &name).await?;
         if live.is_none() || overwrite {
             let expected = live.as_ref().map(|live| live.generation);

@@ -19,7 +19,7 @@ use std::time::Duration;
 use tasuki_generator::Meter;
 use tasuki_relay::control;
 use tasuki_relay::names::{self, Bucket, RunId};
-use tasuki_relay::pipeline::Pipeline;
+use tasuki_relay::pipeline::{Pipeline, Provider};
 use tasuki_relay::ports::Objects;
 use tasuki_relay::record::Counts;
 use tasuki_relay::stand_in::StandIn;
@@ -35,13 +35,15 @@ const NAME_DIGITS: usize = 32;
 /// A file that a pipeline is to run over.
 pub(crate) struct Job<'a> {
     pub(crate) home: Home,
-    /// run or retry.
+    /// run, retry or plan.
     pub(crate) command: &'static str,
     pub(crate) pipeline: &'a Pipeline,
     pub(crate) pipeline_text: &'a str,
     /// The file to copy, and its suffix: `.csv.gz`.
     pub(crate) source: &'a Path,
     pub(crate) suffix: &'static str,
+    /// Hexadecimal digits for the copy's name, where it is known by something else than its bytes.
+    pub(crate) identity: Option<&'a str>,
     /// What the user calls it.
     pub(crate) called: String,
     /// Makes a new run where this one is finished.
@@ -59,11 +61,33 @@ pub(crate) enum End {
     NotDone(String),
 }
 
+/// What driving came to.
+pub(crate) enum Driven {
+    /// The run was at its end before.
+    Already(Run),
+    /// It was driven.
+    Now {
+        /// As it was before.
+        before: Run,
+        end: End,
+        took: Duration,
+    },
+}
+
 impl Job<'_> {
+    /// Brings the run to its end, and tells of it.
     pub(crate) async fn perform(self, stop: Stop) -> Result<Exit> {
+        match self.driven(stop).await? {
+            Driven::Already(run) => self.report().already(&run).await,
+            Driven::Now { before, end, took } => self.report().ended(&before, end, took).await,
+        }
+    }
+
+    /// Brings the run to its end.
+    pub(crate) async fn driven(&self, stop: Stop) -> Result<Driven> {
         rlimit::increase_nofile_limit(u64::MAX).ok(); // fewer connections are then all there is
         self.tell_of_the_paid_one().await?;
-        match self.home.lock(self.command, Some(self.chosen.answerer)).await? {
+        match self.home.lock(self.command, None).await? {
             Ok(lock) => self.drive(lock, stop).await,
             Err(holder) if holder.serves() => self.hand_over(holder, stop).await,
             Err(holder) => Err(self.home.in_use(&holder)),
@@ -72,36 +96,39 @@ impl Job<'_> {
 
     /// Without the key a run that was begun with it stays as it is: whoever expected to resume it learns how.
     async fn tell_of_the_paid_one(&self) -> Result<()> {
-        if self.chosen.answerer == Answerer::Gemini {
+        if self.chosen.answerer != Answerer::StandIn {
             return Ok(());
         }
+        let paid = Answerer::of(self.provider());
         for run in runs::all(&self.home).await?.iter().filter(|run| !run.is_ended()) {
             if run.file == self.called
-                && self.home.answerer_of(&run.run) == Some(Answerer::Gemini)
+                && self.home.answerer_of(&run.run) == Some(paid)
                 && runs::plan(&self.home, &run.run).await?.is_none_or(|plan| plan.pipeline_text == self.pipeline_text)
             {
-                let mend = Answerer::Gemini.mend();
                 eprintln!(
-                    "run {} of {} was begun with Gemini and is not finished: to go on with it {mend} and give this command again",
-                    run.run, self.called
+                    "run {} of {} was begun with {} and is not finished: to go on with it {} and give this command again",
+                    run.run,
+                    self.called,
+                    paid.name(),
+                    paid.mend(self.provider())
                 );
             }
         }
         Ok(())
     }
 
-    async fn drive(self, lock: Lock, stop: Stop) -> Result<Exit> {
+    async fn drive(&self, lock: Lock, stop: Stop) -> Result<Driven> {
         self.check_target()?;
         self.home.store(&lock)?.prepare(self.pipeline).await?;
         store_pipeline(&self.home, &self.pipeline.name, self.pipeline_text).await?;
         let found = self.begin().await?;
         if found.is_ended() {
-            return self.report().already(&found).await;
+            return Ok(Driven::Already(found));
         }
         self.home.begun_by(&found.run, self.chosen.answerer)?;
         eprintln!("run {}: {} with pipeline {}", found.run, self.called, self.pipeline.name);
         if self.chosen.answerer == Answerer::StandIn {
-            eprintln!("{}", StandIn::NOTE);
+            eprintln!("{}", StandIn::note(self.provider()));
         }
         let plan = Plan {
             only: Some(found.run.clone()),
@@ -111,17 +138,18 @@ impl Job<'_> {
         let started = self.home.clock.instant();
         let relay = Relay::start(&self.home, lock, self.chosen.model.clone(), plan)?;
         let end = to_its_end(&self.home, relay, &found.run, stop).await?;
-        self.report().ended(&found, end, started.elapsed()).await
+        Ok(Driven::Now { before: found, end, took: started.elapsed() })
     }
 
     /// Another process serves the folder: it gets the file, and is followed.
-    async fn hand_over(self, holder: Holder, stop: Stop) -> Result<Exit> {
+    async fn hand_over(&self, holder: Holder, stop: Stop) -> Result<Driven> {
         let (dir, name) = (self.home.dir.display(), &self.pipeline.name);
-        if let Some(other) = holder.answerer.filter(|other| *other != self.chosen.answerer) {
+        let there = holder.answerers.map(|answerers| answerers.of(self.provider()));
+        if let Some(other) = there.filter(|other| *other != self.chosen.answerer) {
             bail!(
-                "{holder} works in {dir}, and there {}: {} here too, or start it again with the environment of this command",
-                if other == Answerer::Gemini { "Gemini answers" } else { "the stand-in model answers" },
-                other.mend()
+                "{holder} works in {dir}, and there {} answers: {} here too, or start it again with the environment of this command",
+                other.name(),
+                other.mend(self.provider())
             );
         }
         self.check_target()?;
@@ -133,13 +161,13 @@ impl Job<'_> {
         }
         let found = self.begin().await?;
         if found.is_ended() {
-            return self.report().already(&found).await;
+            return Ok(Driven::Already(found));
         }
         self.home.begun_by(&found.run, self.chosen.answerer)?;
         eprintln!("`tasuki serve` works in {dir}: it gets the file as run {}, and is followed here", found.run);
         let started = self.home.clock.instant();
         let end = follow(&self.home, &found.run, stop).await?;
-        self.report().ended(&found, end, started.elapsed()).await
+        Ok(Driven::Now { before: found, end, took: started.elapsed() })
     }
 
     /// Drops the file; a finished run of it is replaced by a new one if that was asked for. Returns the run as it stands.
@@ -150,10 +178,11 @@ impl Job<'_> {
 
     async fn drop_file(&self, overwrite: bool) -> Result<Run> {
         let (pipeline, suffix) = (self.pipeline.name.clone(), self.suffix);
-        let name_of = move |hash: &str| inbox_name(&pipeline, hash, suffix);
+        let identity = self.identity.map(str::to_owned);
+        let name_of = move |hash: &str| inbox_name(&pipeline, identity.as_deref().unwrap_or(hash), suffix);
         // Who answers is part of what a run is. No TOML holds a NUL.
         let salt = match self.chosen.answerer {
-            Answerer::Gemini => self.pipeline_text.to_owned(),
+            Answerer::Gemini | Answerer::OpenAi => self.pipeline_text.to_owned(),
             Answerer::StandIn => format!("{}\0{}", self.pipeline_text, Answerer::StandIn),
         };
         let salt = salt.as_bytes();
@@ -161,6 +190,10 @@ impl Job<'_> {
         let run = runs::run_of(&self.home, &dropped.with_context(|| format!("{} cannot be copied", self.called))?);
         self.home.note(&run, &self.called, &self.resume);
         runs::one(&self.home, &run).await
+    }
+
+    fn provider(&self) -> Provider {
+        self.pipeline.model.provider
     }
 
     fn check_target(&self) -> Result<()> {
@@ -189,10 +222,11 @@ pub(crate) fn check_target(home: &Home, pipeline: &Pipeline, answerer: Answerer)
     let real = home.reader.answers_of_others(pipeline, StandIn::MODEL)?;
     if answerer == Answerer::StandIn && real > 0 {
         bail!(
-            "table {} of {} holds {} answers of real models, the stand-in would replace them: set GEMINI_API_KEY, or use another --dir or [target] table",
+            "table {} of {} holds {} answers of real models, the stand-in would replace them: {}, or use another --dir or [target] table",
             pipeline.table,
             home.database().display(),
-            number(real)
+            number(real),
+            Answerer::of(pipeline.model.provider).mend(pipeline.model.provider)
         );
     }
     Ok(())

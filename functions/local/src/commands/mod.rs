@@ -5,6 +5,7 @@ pub(crate) mod cost;
 pub(crate) mod drive;
 pub(crate) mod failures;
 pub(crate) mod follow;
+pub(crate) mod plan;
 pub(crate) mod report;
 pub(crate) mod results;
 pub(crate) mod resume;
@@ -84,6 +85,7 @@ fn perform(cli: Cli) -> Result<Exit> {
 async fn in_the_folder(dir: &Path, command: Command) -> Result<Exit> {
     match command {
         Command::Run(args) => run::run(dir, args).await,
+        Command::Plan(args) => plan::plan(dir, args).await,
         Command::Serve(args) => serve::serve(dir, args).await,
         Command::Retry(args) => retry::retry(dir, args).await,
         Command::Cancel(args) => cancel::cancel(dir, args).await,

@@ -28,7 +28,7 @@ use tasuki_relay::stand_in::StandIn;
 pub(crate) async fn retry(dir: &Path, args: cli::Retry) -> Result<Exit> {
     let home = Home::existing(dir)?;
     let (run, text, pipeline) = parent(&home, &args.run).await?;
-    let chosen = model::choose(pipeline.run.max_in_flight)?;
+    let chosen = model::choose(pipeline.model.provider, pipeline.run.max_in_flight)?;
     let mut stop = Stop::listen().context("signals cannot be listened for")?;
     let file = Temporary::new(&home);
     let (source, called) = match unfinished(&home, &run, &text, chosen.answerer).await? {
@@ -46,6 +46,7 @@ pub(crate) async fn retry(dir: &Path, args: cli::Retry) -> Result<Exit> {
         pipeline: &pipeline,
         pipeline_text: &text,
         source: &source,
+        identity: None,
         suffix: ".retry.jsonl",
         called,
         again: args.again,
@@ -84,8 +85,8 @@ pub(crate) async fn failed_rows(
     file: &Temporary,
     stop: &mut Stop,
 ) -> Result<Failed> {
-    // An answer of the stand-in is none to Gemini.
-    let but = (answerer == Answerer::Gemini).then_some(StandIn::MODEL);
+    // An answer of the stand-in is none to a real model.
+    let but = (answerer != Answerer::StandIn).then_some(StandIn::MODEL);
     let read = async {
         let answered = match &run.row {
             Some(row) => site.books().answered_since(pipeline, row, but).await?,
@@ -205,7 +206,7 @@ async fn from_the_file(site: &dyn Site, plan: &Plan, wanted: BTreeSet<u64>) -> R
 }
 
 /// A file that holds rows: nobody else may read it.
-fn create_private(file: &Path) -> std::io::Result<File> {
+pub(crate) fn create_private(file: &Path) -> std::io::Result<File> {
     let _ = std::fs::remove_file(file); // of an earlier process that had our number
     let mut options = File::options();
     options.write(true).create_new(true);

@@ -19,15 +19,16 @@ use tasuki_relay::rows::suffix_problem;
 const SUFFIXES: [&str; 5] = [".retry.jsonl", ".jsonl.gz", ".csv.gz", ".jsonl", ".csv"];
 
 pub(crate) async fn run(dir: &Path, args: cli::Run) -> Result<Exit> {
-    let Checked { suffix, text, pipeline } = check(&args, readable)?;
+    let Checked { suffix, text, pipeline } = check(&args.input, &args.pipeline, readable)?;
     let input = &args.input;
     let job = Job {
-        chosen: model::choose(pipeline.run.max_in_flight)?,
+        chosen: model::choose(pipeline.model.provider, pipeline.run.max_in_flight)?,
         home: Home::open(dir)?,
         command: "run",
         pipeline: &pipeline,
         pipeline_text: &text,
         source: input,
+        identity: None,
         suffix,
         called: input.display().to_string(),
         again: args.again,
@@ -48,10 +49,14 @@ pub(crate) struct Checked {
 
 /// Reads what the command line names; `readable` tells the file's suffix, or what is wrong with it. All that is wrong is told at
 /// once, so that one look mends it.
-pub(crate) fn check(args: &cli::Run, readable: impl Fn(&Path) -> Result<&'static str, String>) -> Result<Checked> {
-    let file = args.pipeline.display().to_string();
-    let suffix = readable(&args.input);
-    let text = read_pipeline(&args.pipeline);
+pub(crate) fn check(
+    input: &Path,
+    pipeline: &Path,
+    readable: impl Fn(&Path) -> Result<&'static str, String>,
+) -> Result<Checked> {
+    let file = pipeline.display().to_string();
+    let suffix = readable(input);
+    let text = read_pipeline(pipeline);
     let pipeline = text.as_ref().ok().map(|text| begins(text, &file));
     let mut problems = Vec::new();
     problems.extend(suffix.as_ref().err().cloned());

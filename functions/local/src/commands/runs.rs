@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use tasuki_relay::books::ResultRow;
+use tasuki_relay::budget;
 use tasuki_relay::clock::Millis;
 use tasuki_relay::control;
 use tasuki_relay::names::{self, Bucket, Dropped, RunId};
@@ -62,7 +63,9 @@ impl Run {
 
     /// The command that resumes it, if it is parked.
     pub(crate) fn resume(&self, site: &dyn Site) -> Option<String> {
-        self.parked.as_ref().map(|_| site.line(&["resume", self.short()]))
+        let (_, why) = self.parked.as_ref()?;
+        let more: &[&str] = if budget::is_spent_up(why) { &["--max-cost", "N"] } else { &[] };
+        Some(site.line(&[&["resume", self.short()], more].concat()))
     }
 
     /// The marker has the word: the store follows it with the next sweep. Who may not see markers sees the store's word.

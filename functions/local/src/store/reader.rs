@@ -8,13 +8,14 @@ use super::{BUSY, SCHEMA, version};
 use async_trait::async_trait;
 use rusqlite::{Connection, OpenFlags, Row, params};
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use tasuki_relay::books::{Books, Each, FailureRow, ResultRow};
 use tasuki_relay::names::RunId;
 use tasuki_relay::pipeline::Pipeline;
 use tasuki_relay::ports::{RecordsError, RunRow};
+use tasuki_relay::record::Key;
 
 /// A store to look at. A file that is not there yet is an empty store.
 ///
@@ -128,6 +129,14 @@ impl Reader {
             let sql = format!("SELECT COUNT(*) FROM {} WHERE model <> ?", quoted(&pipeline.table));
             Ok(uint(connection.query_row(&sql, [model], |row| row.get(0))?))
         })
+    }
+
+    /// What the answers were asked that the pipeline's target table holds to these keys: see [`tasuki_relay::prompt`].
+    ///
+    /// # Errors
+    /// Also where the table cannot take the pipeline's answers.
+    pub fn fingerprints(&self, pipeline: &Pipeline, keys: Vec<Key>) -> Result<BTreeMap<Key, String>, RecordsError> {
+        self.ask(|connection| rows::fingerprints(connection, pipeline, keys))
     }
 
     /// See [`Books::answered_since`].

@@ -12,6 +12,10 @@ pub trait Access: fmt::Debug + Send + Sync {
     /// The path of the model below the service's address, from its slash to the model's name, which is part of it as it is.
     /// Refuses, as no row's fault, settings that the service cannot honour.
     fn path(&self, model: &ModelSettings) -> Result<String, Fault>;
+    /// The body of `countTokens` for a body of `generateContent`: Vertex AI takes it as it is.
+    fn count_body(&self, _: &ModelSettings, body: Vec<u8>) -> Vec<u8> {
+        body
+    }
     /// The headers that say who calls. Asked again after a 401: other headers than before are then tried once.
     async fn authorise(&self) -> Result<HeaderMap, Fault>;
     /// How a call of this tier says so. Not asked of the standard one.
@@ -46,6 +50,14 @@ impl Access for GeminiApi {
             ));
         }
         Ok(format!("/v1beta/models/{}", model.name))
+    }
+
+    /// Wrapped, with the model's name once more: else the system instruction is not counted
+    /// (<https://ai.google.dev/api/tokens>, `generateContentRequest`).
+    fn count_body(&self, model: &ModelSettings, body: Vec<u8>) -> Vec<u8> {
+        // The name is a part of a path by now, and so without a quote; the body is an object with members.
+        let start = format!("{{\"generateContentRequest\":{{\"model\":\"models/{}\",", model.name);
+        [start.as_bytes(), &body[1..], b"}"].concat()
     }
 
     fn tier(&self, _: Tier) -> Said {

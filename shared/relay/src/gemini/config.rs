@@ -42,8 +42,8 @@ impl GeminiConfig {
         Ok(config)
     }
 
-    /// The address of the model's `generateContent`.
-    pub(super) fn generate_content(&self, model: &ModelSettings) -> Result<String, Fault> {
+    /// The address of a method of the model, like `generateContent`.
+    pub(super) fn method(&self, model: &ModelSettings, method: &str) -> Result<String, Fault> {
         // The name becomes part of a path: nothing in it may lead elsewhere.
         let plain = model.name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'@'));
         if model.name.is_empty() || !plain {
@@ -51,7 +51,7 @@ impl GeminiConfig {
                 "[model] name is not the name of a model: write one like gemini-3.5-flash-lite".to_owned(),
             ));
         }
-        Ok(self.server.address(&format!("{}:generateContent", self.access.path(model)?)))
+        Ok(self.server.address(&format!("{}:{method}", self.access.path(model)?)))
     }
 }
 
@@ -69,7 +69,7 @@ mod tests {
     }
 
     fn address(variables: &[(&str, &str)]) -> String {
-        config(variables).unwrap().generate_content(&model("m-1")).unwrap()
+        config(variables).unwrap().method(&model("m-1"), "generateContent").unwrap()
     }
 
     #[test]
@@ -106,7 +106,7 @@ mod tests {
     fn a_model_name_cannot_lead_elsewhere() {
         let config = config(&[("GEMINI_API_KEY", "k")]).unwrap();
         for name in ["", "../../x", "m?key=1", "m#", "a/b", "m:delete"] {
-            assert!(matches!(config.generate_content(&model(name)), Err(Fault::Systemic(_))), "{name}");
+            assert!(matches!(config.method(&model(name), "generateContent"), Err(Fault::Systemic(_))), "{name}");
         }
     }
 }

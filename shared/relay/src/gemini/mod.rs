@@ -6,6 +6,7 @@
 
 mod access;
 mod config;
+mod count;
 mod fault;
 mod reply;
 mod request;
@@ -42,7 +43,7 @@ impl Gemini {
     async fn call(&self, line: &Line<'_>, ask: &Ask) -> Result<Reply, Fault> {
         let access = &*self.config.access;
         let model = &ask.pipeline.model;
-        let address = self.config.generate_content(model)?;
+        let address = self.config.method(model, "generateContent")?;
         let tier = Some(model.tier).filter(|tier| *tier != Tier::Standard);
         let (in_body, in_headers) = match tier.map(|tier| access.tier(tier)) {
             Some(Said::InHeaders(headers)) => (None, headers),
@@ -82,5 +83,20 @@ impl Model for Gemini {
     async fn ask(&self, ask: &Ask) -> Result<Reply, Fault> {
         let line = self.calls.line().await?;
         line.within((self.config.server.timeout)(ask.pipeline.model.tier), self.call(&line, ask)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_gemini_api_says_in_a_header_what_served_a_call() {
+        let said = |word: &'static str| served(&HeaderMap::from_iter([(SERVED_TIER, word.parse().unwrap())]));
+        assert_eq!(
+            [said("standard"), said("priority"), said("new")],
+            [Some(Tier::Standard), Some(Tier::Priority), None]
+        );
+        assert_eq!(served(&HeaderMap::new()), None);
     }
 }

@@ -88,6 +88,25 @@ pub(super) fn reply(access: &dyn Access, body: &[u8], asked: &str) -> Result<Rep
     })
 }
 
+/// Decodes the body of a 200 of `countTokens`.
+pub(super) fn total_tokens(access: &dyn Access, body: &[u8]) -> Result<u64, Fault> {
+    let decoded: Total = serde_json::from_slice(body).map_err(|error| garbled(&error))?;
+    match decoded.total_tokens {
+        Some(tokens) if decoded.error.is_none() => Ok(tokens),
+        _ => Err(fault::fault(access, 200, None, body)),
+    }
+}
+
+/// What we read of a `CountTokensResponse`.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Total {
+    #[serde(default)]
+    total_tokens: Option<u64>,
+    #[serde(default)]
+    error: Option<IgnoredAny>,
+}
+
 /// `trafficType` of Vertex AI. What is not known, as provisioned throughput, has no tier.
 fn tier(traffic: &str) -> Option<Tier> {
     match traffic {

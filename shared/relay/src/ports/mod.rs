@@ -10,7 +10,7 @@ mod records;
 mod rows;
 
 pub use events::{Event, Verdict, Why};
-pub use model::{Ask, Fault, Model, Reply};
+pub use model::{Ask, CountTokens, Fault, Model, Reply};
 pub use objects::{Generation, Meta, Object, Objects, ObjectsError};
 pub use records::{Announcement, Fingerprints, Loaded, Notice, Part, Records, RecordsError, RunRow, RunState};
 pub use rows::{

@@ -70,3 +70,10 @@ pub trait Model: Send + Sync {
     /// Asks once. Never retries: who pays decides.
     async fn ask(&self, ask: &Ask) -> Result<Reply, Fault>;
 }
+
+/// A model that counts the tokens of a question without answering it, for free.
+#[async_trait]
+pub trait CountTokens: Send + Sync {
+    /// Counts once: prompt, system instruction and schema, as the model reads them.
+    async fn count_tokens(&self, ask: &Ask) -> Result<u64, Fault>;
+}
