@@ -2,7 +2,7 @@
 
 use crate::build::{answer, failed, part, pipeline, refusal, run_id, unchanged, with_totals};
 use futures::future::join_all;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tasuki_relay::names::ShardIndex;
 use tasuki_relay::pipeline::Pipeline;
 use tasuki_relay::ports::{Loaded, Part, Records, RecordsError, RunRow, RunState};
@@ -11,6 +11,7 @@ use tasuki_relay::record::{Bill, Counts, Key, Usage};
 /// Runs every check on a fresh store. Panics where the adapter is wrong.
 pub async fn records_suite(records: &dyn Records) {
     a_part_is_loaded_once(records).await;
+    every_count_is_kept_in_a_place_of_its_own(records).await;
     eight_loads_of_one_part_load_it_once(records).await;
     a_run_ends_when_shards_and_rows_agree(records).await;
     a_run_with_more_rows_than_promised_stays_open(records).await;
@@ -78,6 +79,24 @@ async fn a_part_is_loaded_once(records: &dyn Records) {
     let keys = [1, 2, 3, 4].map(Key::Integer);
     let expected = BTreeMap::from([(Key::Integer(1), "f1".to_owned()), (Key::Integer(3), "f3".to_owned())]);
     assert_eq!(records.fingerprints(&target, &keys).await, Ok(expected));
+}
+
+async fn every_count_is_kept_in_a_place_of_its_own(records: &dyn Records) {
+    let usage = |from: u64| Usage { prompt: from, output: from + 20, thought: from + 40, cached: from + 60 };
+    let bill = |from: u64| Bill { calls: from, usage: usage(from + 1), cost: from + 5 };
+    let mut one = part(&pipeline("counts"), 170, S0, vec![(1, answer("f1")), (2, failed("malformed"))]);
+    let spent = &mut one.lines[0].spent;
+    (spent.paid_calls, spent.ambiguous_calls, spent.unpriced_calls, spent.reused, spent.duplicates) =
+        (900, 11, 12, 13, 14);
+    (spent.usage, spent.cost) = (usage(10_000), 1 << 50);
+    (spent.retries, spent.salvage) = (bill(100), bill(200));
+    (one.header.wasted_answers, one.header.wasted) = (3, bill(300));
+    let counts = load(records, &one).await;
+    assert_eq!(finish(records, 170).await.counts, counts, "the store keeps what was loaded");
+    let of_calls = Counts::COLUMNS.iter().zip(counts.values()).skip_while(|(column, _)| **column != "paid_calls");
+    let numbers: BTreeSet<u64> = of_calls.clone().map(|(_, value)| value).collect();
+    assert_eq!(numbers.len(), of_calls.count(), "no two are alike, or mixing them up would not be seen: {counts:?}");
+    assert_eq!((counts.duplicate_prompts, counts.retries, counts.cost - (1 << 50)), (14, bill(100), 7_000_000 + 305));
 }
 
 async fn eight_loads_of_one_part_load_it_once(records: &dyn Records) {

@@ -132,6 +132,13 @@ async fn failed_rows() -> Result<()> {
     ensure!(table.out.contains("retry") && table.out.contains("k000097"), "{table:?}");
 
     let parent = newest(&desk).await?["run"].as_str().context("a run")?.to_owned();
+    let cost = json(&desk.tasuki(&["cost", &parent, "--json"]).await?)?;
+    let classes = ["answers", "retries", "salvage", "waste"].map(|class| cost["bill"][class]["calls"].as_u64());
+    ensure!(classes == [90, 0, 0, 10].map(Some), "{cost}");
+    // The default model's list price, by the server's own count.
+    let (input, output) = deployment.model.tally().tokens();
+    let paid = (input as f64 * 0.30 + output as f64 * 2.50) / 1e6;
+    ensure!(cost["cost_usd"].as_f64().is_some_and(|told| (told - paid).abs() < 1e-12), "{paid}: {cost}");
     let retried = desk.tasuki(&["retry", &parent, "--json"]).await?;
     let told = json(&retried)?;
     ensure!(retried.code == Some(0) && told["loaded"] == 10 && told["run"] != parent.as_str(), "{retried:?}");
