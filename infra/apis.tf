@@ -21,6 +21,7 @@ locals {
     ],
     var.network == null ? [] : ["compute.googleapis.com"],
     var.kms_key == null ? [] : ["cloudkms.googleapis.com"],
+    var.openai_api_key_secret == null ? [] : ["secretmanager.googleapis.com"],
     var.budget == null ? [] : ["billingbudgets.googleapis.com"],
   ))
 

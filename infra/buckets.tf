@@ -9,7 +9,8 @@ locals {
     # Paid for.
     answers = { versions = false, soft_delete_days = 7, expire = { "" = var.retention_days } }
     # A claim is overwritten every 30 s: versions and soft delete would keep, and bill, each of them.
-    # Plans and what goes with them outlive the dropped file, or it would be taken for a new one. pipelines/ stays for ever.
+    # Plans and what goes with them outlive the dropped file, or it would be taken for a new one. cache/ holds answers that were paid
+    # for: an expired one is asked again. pipelines/ stays for ever.
     state = {
       versions = false, soft_delete_days = 0
       expire = {
@@ -19,6 +20,7 @@ locals {
         "plans/"   = 2 * var.retention_days
         "open/"    = 2 * var.retention_days
         "control/" = 2 * var.retention_days
+        "cache/"   = var.answer_cache_days
       }
     }
   }
@@ -105,7 +107,9 @@ locals {
     { who = "generator", does = "creates", bucket = "answers", prefixes = [] },
     { who = "generator", does = "views", bucket = "answers", prefixes = [] },
     { who = "generator", does = "lists", bucket = "state", prefixes = [] },
-    { who = "generator", does = "views", bucket = "state", prefixes = ["plans/", "open/", "control/"] },
+    # control/: it parks a run whose money is spent, and takes no marker of a person's away.
+    { who = "generator", does = "creates", bucket = "state", prefixes = ["control/", "cache/"] },
+    { who = "generator", does = "views", bucket = "state", prefixes = ["plans/", "open/", "control/", "cache/"] },
     { who = "generator", does = "uses", bucket = "state", prefixes = ["claims/", "ckpt/"] },
 
     { who = "loader", does = "views", bucket = "shards", prefixes = [] },

@@ -51,6 +51,9 @@ locals {
     { title = "Model, dollars an hour (at $${var.token_prices.input} in and $${var.token_prices.output} out for a million tokens)", lines = {
       "all pipelines" = { prometheusQuery = "3600 / 1000000 * (${var.token_prices.input} * ${local.rate["generator/prompt_tokens"]} + ${var.token_prices.output} * (${local.rate["generator/output_tokens"]} + ${local.rate["generator/thought_tokens"]}))" }
     } },
+    { title = "Spent on models, dollars an hour, by pipeline (calls without a known price are not in it)", lines = {
+      "" = { prometheusQuery = "3600 / 1000000 * ${local.by["generator/cost_microusd"]}" }
+    } },
     { title = "Rows loaded a second, by pipeline", lines = {
       "" = { prometheusQuery = local.by["loader/loaded"] }
     } },

@@ -17,7 +17,7 @@ locals {
   # Of each leg's line, the numbers that the dashboard reads.
   numbers = {
     splitter  = ["rows", "bad_rows"]
-    generator = ["calls", "ambiguous_calls", "rejected", "wasted", "prompt_tokens", "output_tokens", "thought_tokens", "cached_tokens", "latency_sum_ms", "latency_p50_ms", "latency_p95_ms"]
+    generator = ["calls", "ambiguous_calls", "rejected", "wasted", "prompt_tokens", "output_tokens", "thought_tokens", "cached_tokens", "cost_microusd", "latency_sum_ms", "latency_p50_ms", "latency_p95_ms"]
     loader    = ["loaded", "failed", "unchanged", "superseded", "commit_ms"]
   }
 

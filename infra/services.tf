@@ -47,6 +47,7 @@ locals {
         TASUKI_MAX_IN_FLIGHT  = local.share
         TASUKI_INSTANCES      = local.instances
         TASUKI_MODEL_LOCATION = var.model_location
+        OPENAI_BASE_URL       = var.openai_base_url
       }
     }
     loader = {
@@ -125,6 +126,20 @@ resource "google_cloud_run_v2_service" "service" {
           value = env.value
         }
       }
+
+      # Read when an instance starts: neither this configuration nor its state ever holds the key.
+      dynamic "env" {
+        for_each = each.key == "generator" ? var.openai_api_key_secret[*] : []
+        content {
+          name = "OPENAI_API_KEY"
+          value_source {
+            secret_key_ref {
+              secret  = env.value
+              version = "latest"
+            }
+          }
+        }
+      }
     }
 
     dynamic "vpc_access" {
@@ -146,8 +161,20 @@ resource "google_cloud_run_v2_service" "service" {
     terraform_data.targets,
     time_sleep.store,
     google_pubsub_topic_iam_member.loader,
+    google_secret_manager_secret_iam_member.generator,
     time_sleep.iam,
   ]
+}
+
+# The generator reads this one secret, and nobody else any.
+resource "google_secret_manager_secret_iam_member" "generator" {
+  for_each = toset(var.openai_api_key_secret[*])
+
+  project    = var.project_id
+  secret_id  = each.value
+  role       = "roles/secretmanager.secretAccessor"
+  member     = local.member["generator"]
+  depends_on = [time_sleep.apis]
 }
 
 locals {

@@ -96,6 +96,28 @@ variable "model_location" {
   }
 }
 
+variable "openai_base_url" {
+  description = "Where pipelines with provider = \"openai\" are answered: an https address with chat completions, like https://gateway.internal/v1. Null: OpenAI itself, if there is openai_api_key_secret."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.openai_base_url == null || can(regex("^https://[^/?#@ ]+[^?#@ ]*$", var.openai_base_url))
+    error_message = "openai_base_url must be an https address without a query or a password: rows go there."
+  }
+}
+
+variable "openai_api_key_secret" {
+  description = "Name of the secret in Secret Manager, of this project, that holds the key for it. Null: no key."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.openai_api_key_secret == null || can(regex("^[A-Za-z0-9_-]{1,255}$", var.openai_api_key_secret))
+    error_message = "openai_api_key_secret is the name of a secret, not its path and not the key."
+  }
+}
+
 variable "image" {
   description = "The services' image, by digest. Null: Cloud Build makes it from this repository in the same apply (needs gcloud on this machine)."
   type        = string
@@ -303,6 +325,18 @@ variable "retention_days" {
     # A retry reads the shards of the run that it repeats, and a late event its answers (protocol: at least 45 days).
     condition     = var.retention_days >= 45 && var.retention_days <= 3650 && floor(var.retention_days) == var.retention_days
     error_message = "retention_days must be a whole number from 45 to 3650: a run may be repeated, and an event come late, for 45 days."
+  }
+}
+
+variable "answer_cache_days" {
+  description = "How long answers are kept for later runs of pipelines with reuse_answers. What has expired is asked, and paid for, again."
+  type        = number
+  default     = 90
+  nullable    = false
+
+  validation {
+    condition     = var.answer_cache_days >= 1 && var.answer_cache_days <= 3650 && floor(var.answer_cache_days) == var.answer_cache_days
+    error_message = "answer_cache_days must be a whole number from 1 to 3650."
   }
 }
 

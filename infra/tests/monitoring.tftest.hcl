@@ -40,6 +40,7 @@ run "metrics_read_the_lines_as_cloud_logging_shows_them" {
   assert {
     condition = (
       google_logging_metric.number["generator/latency_p95_ms"].value_extractor == "EXTRACT(jsonPayload.latencyP95Ms)" &&
+      google_logging_metric.number["generator/cost_microusd"].value_extractor == "EXTRACT(jsonPayload.costMicrousd)" &&
       google_logging_metric.number["splitter/bad_rows"].value_extractor == "EXTRACT(jsonPayload.badRows)" &&
       google_logging_metric.number["loader/loaded"].value_extractor == "EXTRACT(jsonPayload.loaded)"
     )

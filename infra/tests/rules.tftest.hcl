@@ -106,7 +106,8 @@ run "each_account_has_exactly_these_roles" {
       "generator storage.objectCreator answers",
       "generator storage.objectViewer answers",
       "generator tasuki_list state",
-      "generator storage.objectViewer state plans/ || open/ || control/",
+      "generator storage.objectCreator state control/ || cache/",
+      "generator storage.objectViewer state plans/ || open/ || control/ || cache/",
       "generator storage.objectUser state claims/ || ckpt/",
       "loader storage.objectViewer shards",
       "loader storage.objectViewer answers",
@@ -212,8 +213,38 @@ run "no_key_is_made_anywhere" {
 
   assert {
     # A check of the text: what a plan does not show yet counts too.
-    condition     = length(google_service_account.account) > 0 && alltrue([for name in fileset(".", "*.tf") : !can(regex("resource\\s+\"google_[a-z_]*(account_key|hmac_key|apikeys_key|secret)[a-z_]*\"", file(name)))])
+    condition     = length(google_service_account.account) > 0 && alltrue([for name in fileset(".", "*.tf") : !can(regex("resource\\s+\"google_([a-z_]*(account_key|hmac_key|apikeys_key)[a-z_]*|secret_manager_[a-z_]*secret(_version)?)\"", file(name)))])
     error_message = "There is a key: everything here works by accounts without keys."
+  }
+}
+
+run "the_generator_alone_reads_one_secret" {
+  command = plan
+
+  variables {
+    openai_base_url       = "https://gateway.internal/v1"
+    openai_api_key_secret = "openai-key"
+  }
+
+  assert {
+    condition     = [for grant in google_secret_manager_secret_iam_member.generator : "${grant.member} ${grant.role} ${grant.secret_id}"] == ["serviceAccount:tasuki-generator@demo-project.iam.gserviceaccount.com roles/secretmanager.secretAccessor openai-key"]
+    error_message = "Somebody else reads the secret, or the generator reads another."
+  }
+  assert {
+    condition = flatten([for name, service in google_cloud_run_v2_service.service : [for env in service.template[0].containers[0].env :
+      "${name} ${env.name} ${try(env.value_source[0].secret_key_ref[0].secret, env.value)}" if startswith(env.name, "OPENAI_")]
+    ]) == ["generator OPENAI_BASE_URL https://gateway.internal/v1", "generator OPENAI_API_KEY openai-key"]
+    error_message = "The endpoint or its key is told to another service, or the key is no secret."
+  }
+}
+
+run "without_an_endpoint_no_secret_is_read" {
+  command = plan
+
+  assert {
+    condition = length(google_secret_manager_secret_iam_member.generator) == 0 && alltrue([for service in google_cloud_run_v2_service.service :
+    alltrue([for env in service.template[0].containers[0].env : !startswith(env.name, "OPENAI_")])])
+    error_message = "There is no endpoint, but something is told of one."
   }
 }
 

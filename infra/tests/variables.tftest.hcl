@@ -74,43 +74,48 @@ run "values_that_are_none_are_refused" {
   command = plan
 
   variables {
-    project_id       = "123456789012"            # a number
-    prefix           = "tasuki-of-the-catalogue" # names would be too long
-    labels           = { Team = "x" }
-    residency        = "jp"
-    image            = "europe-west4-docker.pkg.dev/p/r/tasuki:latest" # by tag
-    max_in_flight    = 0
-    pipelines_dir    = "tests"                                                                              # there is a run file only
-    schedules        = { s = { cron = "daily", pipeline = "themes", run_file = "tests/nightly.run.toml" } } # no cron
-    sources          = ["products"]                                                                         # without its project
-    bigquery_gib_max = 0
-    spanner          = { processing_units = 150 }
-    delivery         = { ack_deadline_seconds = 900 } # Pub/Sub has 600 at most
-    retention_days   = 30
-    operators        = ["me@example.com"] # without its kind
-    network          = { network = "n", subnetwork = "s", egress = "NONE" }
+    project_id        = "123456789012"            # a number
+    prefix            = "tasuki-of-the-catalogue" # names would be too long
+    labels            = { Team = "x" }
+    residency         = "jp"
+    image             = "europe-west4-docker.pkg.dev/p/r/tasuki:latest" # by tag
+    max_in_flight     = 0
+    pipelines_dir     = "tests"                                                                              # there is a run file only
+    schedules         = { s = { cron = "daily", pipeline = "themes", run_file = "tests/nightly.run.toml" } } # no cron
+    sources           = ["products"]                                                                         # without its project
+    bigquery_gib_max  = 0
+    spanner           = { processing_units = 150 }
+    delivery          = { ack_deadline_seconds = 900 } # Pub/Sub has 600 at most
+    retention_days    = 30
+    answer_cache_days = 0
+    operators         = ["me@example.com"] # without its kind
+    network           = { network = "n", subnetwork = "s", egress = "NONE" }
   }
-  expect_failures = [var.project_id, var.prefix, var.labels, var.residency, var.image, var.max_in_flight, var.pipelines_dir, var.schedules, var.sources, var.bigquery_gib_max, var.spanner, var.delivery, var.retention_days, var.operators, var.network]
+  expect_failures = [var.project_id, var.prefix, var.labels, var.residency, var.image, var.max_in_flight, var.pipelines_dir, var.schedules, var.sources, var.bigquery_gib_max, var.spanner, var.delivery, var.retention_days, var.answer_cache_days, var.operators, var.network]
 }
 
 run "values_that_are_none_are_refused_too" {
   command = plan
 
   variables {
-    prefix           = "t-"
-    labels           = { app = "x" } # ours
-    model_location   = "Global"
-    max_in_flight    = 2500                                                                                  # no number of instances shares it
-    schedules        = { s = { cron = "0 3 * * *", pipeline = "themes", run_file = "tests/none.run.toml" } } # no such file
-    sources          = ["demo-project.catalog", "demo-project.catalog"]
-    spanner          = { edition = "STANDARD", autoscaling = { min_processing_units = 1000, max_processing_units = 2000 } }
-    delivery         = { ack_deadline_seconds = 134 } # it could not answer before the lease is over
-    operators        = ["allUsers"]
-    kms_key          = "projects/p/locations/europe-west4/keyRings/r/cryptoKeys/k/cryptoKeyVersions/1"
-    bigquery_gib_max = 1.5
-    retention_days   = 45.5
+    prefix            = "t-"
+    labels            = { app = "x" } # ours
+    model_location    = "Global"
+    max_in_flight     = 2500                                                                                  # no number of instances shares it
+    schedules         = { s = { cron = "0 3 * * *", pipeline = "themes", run_file = "tests/none.run.toml" } } # no such file
+    sources           = ["demo-project.catalog", "demo-project.catalog"]
+    spanner           = { edition = "STANDARD", autoscaling = { min_processing_units = 1000, max_processing_units = 2000 } }
+    delivery          = { ack_deadline_seconds = 134 } # it could not answer before the lease is over
+    operators         = ["allUsers"]
+    kms_key           = "projects/p/locations/europe-west4/keyRings/r/cryptoKeys/k/cryptoKeyVersions/1"
+    bigquery_gib_max  = 1.5
+    retention_days    = 45.5
+    answer_cache_days = 0.5
+
+    openai_base_url       = "http://10.0.0.2:8000/v1" # in the clear
+    openai_api_key_secret = "projects/p/secrets/key"
   }
-  expect_failures = [var.prefix, var.labels, var.model_location, var.max_in_flight, var.schedules, var.sources, var.spanner, var.delivery, var.operators, var.kms_key, var.bigquery_gib_max, var.retention_days]
+  expect_failures = [var.prefix, var.labels, var.model_location, var.max_in_flight, var.schedules, var.sources, var.spanner, var.delivery, var.operators, var.kms_key, var.bigquery_gib_max, var.retention_days, var.answer_cache_days, var.openai_base_url, var.openai_api_key_secret]
 }
 
 run "a_multi_region_is_refused" {
@@ -227,26 +232,27 @@ run "every_variable_has_an_effect" {
   command = apply
 
   variables {
-    prefix           = "second"
-    labels           = { team = "catalogue" }
-    region           = "asia-northeast1"
-    residency        = "region"
-    model_location   = "asia-northeast1"
-    image            = "asia-northeast1-docker.pkg.dev/p/r/tasuki@sha256:0000000000000000000000000000000000000000000000000000000000000000"
-    max_in_flight    = 3000
-    pipelines_dir    = "../examples"
-    schedules        = { nightly = { cron = "0 3 * * *", time_zone = "Asia/Tokyo", pipeline = "themes", run_file = "tests/nightly.run.toml" } }
-    sources          = ["demo-project.catalog"]
-    sources_location = "asia-northeast1"
-    bigquery_gib_max = 7
-    spanner          = { autoscaling = { min_processing_units = 1000, max_processing_units = 3000 }, backup_days = 0 }
-    delivery         = { ack_deadline_seconds = 300, minimum_backoff = "20s", maximum_backoff = "500s", retention = "86400s", max_delivery_attempts = 50 }
-    long_splits      = true
-    retention_days   = 60
-    operators        = ["group:team@example.com"]
-    kms_key          = "projects/keys/locations/asia-northeast1/keyRings/r/cryptoKeys/k"
-    network          = { network = "n", subnetwork = "s", tags = ["t"], egress = "PRIVATE_RANGES_ONLY" }
-    protect          = true
+    prefix            = "second"
+    labels            = { team = "catalogue" }
+    region            = "asia-northeast1"
+    residency         = "region"
+    model_location    = "asia-northeast1"
+    image             = "asia-northeast1-docker.pkg.dev/p/r/tasuki@sha256:0000000000000000000000000000000000000000000000000000000000000000"
+    max_in_flight     = 3000
+    pipelines_dir     = "../examples"
+    schedules         = { nightly = { cron = "0 3 * * *", time_zone = "Asia/Tokyo", pipeline = "themes", run_file = "tests/nightly.run.toml" } }
+    sources           = ["demo-project.catalog"]
+    sources_location  = "asia-northeast1"
+    bigquery_gib_max  = 7
+    spanner           = { autoscaling = { min_processing_units = 1000, max_processing_units = 3000 }, backup_days = 0 }
+    delivery          = { ack_deadline_seconds = 300, minimum_backoff = "20s", maximum_backoff = "500s", retention = "86400s", max_delivery_attempts = 50 }
+    long_splits       = true
+    retention_days    = 60
+    answer_cache_days = 7
+    operators         = ["group:team@example.com"]
+    kms_key           = "projects/keys/locations/asia-northeast1/keyRings/r/cryptoKeys/k"
+    network           = { network = "n", subnetwork = "s", tags = ["t"], egress = "PRIVATE_RANGES_ONLY" }
+    protect           = true
   }
   override_data {
     target = data.google_pubsub_subscription.delivery
@@ -318,6 +324,11 @@ run "every_variable_has_an_effect" {
   assert {
     condition     = one(google_storage_bucket.bucket["shards"].lifecycle_rule[0].condition).age == 60 && local.buckets.state.expire["plans/"] == 120
     error_message = "retention_days has no effect."
+  }
+  assert {
+    condition = alltrue([for rule in google_storage_bucket.bucket["state"].lifecycle_rule :
+    one(rule.condition).age == 7 if contains(coalesce(one(rule.condition).matches_prefix, []), "cache/")]) && local.buckets.state.expire["cache/"] == 7
+    error_message = "answer_cache_days has no effect."
   }
   assert {
     condition     = length([for grant in google_storage_bucket_iam_member.grant : grant if grant.member == "group:team@example.com"]) == 5

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tasuki_relay::gemini::{Gemini, GeminiConfig};
 use tasuki_relay::pipeline::{AnswerColumn, KeyType, ModelSettings, Pipeline, RunSettings, ValueType};
 use tasuki_relay::ports::{Ask, Fault, Model, Reply};
+use tasuki_relay::prices::Tier;
 use tasuki_tests::model_server::{Act, CallInfo, ModelServer, RetryEncoding, Script};
 
 const KEY: &str = "sekret-key";
@@ -126,6 +127,24 @@ async fn the_gemini_api_is_not_asked_about_rows_that_must_stay_in_a_place() {
     let fault = client(&server).ask(&ask).await.unwrap_err();
     assert!(matches!(&fault, Fault::Systemic(what) if what.contains("location")), "{fault:?}");
     assert_eq!(server.tally().calls(), 0);
+}
+
+#[tokio::test]
+async fn the_gemini_api_is_told_the_tier_in_the_body_and_a_tier_has_its_own_limit_of_time() {
+    let script = Script::acting(|call| {
+        let flex = call.request.get("service_tier").is_some_and(|tier| tier == "flex");
+        assert!(call.headers.keys().all(|name| !name.as_str().starts_with("x-vertex")), "{:?}", call.headers);
+        Act::After(Duration::from_millis(600), Box::new(Act::Answer(if flex { "flex" } else { "no" }.to_owned())))
+    });
+    let server = ModelServer::start(script).await.unwrap();
+    let mut config = config(&server, 10);
+    config.server.timeout = |tier| Duration::from_millis(if tier == Tier::Flex { 20_000 } else { 200 });
+    let gemini = Gemini::new(config).unwrap();
+    let fault = gemini.ask(&ask(PROMPT)).await.unwrap_err();
+    assert!(matches!(&fault, Fault::Ambiguous(text) if text.contains("200ms")), "{fault:?}");
+    let mut flex = ask(PROMPT);
+    Arc::make_mut(&mut flex.pipeline).model.tier = Tier::Flex;
+    assert_eq!(gemini.ask(&flex).await.unwrap().text, "flex");
 }
 
 #[tokio::test]

@@ -61,6 +61,7 @@ fn value(name: &str, expression: &str) -> String {
         "TASUKI_BIGQUERY_GIB_MAX" | "TASUKI_MAX_IN_FLIGHT" => "1000",
         "TASUKI_INSTANCES" => "2",
         "TASUKI_MODEL_LOCATION" => "europe-west4",
+        "OPENAI_BASE_URL" => "https://gateway.internal/v1",
         "TASUKI_ACK_DEADLINE" => "585",
         "TASUKI_INBOX_RETENTION" => "45",
         "TASUKI_OIDC_EMAILS" => "a@p.iam.gserviceaccount.com,b@p.iam.gserviceaccount.com",
@@ -133,6 +134,7 @@ fn prefixes_of_rules_and_roles_are_those_of_names() {
         shard.claim(),
         segment,
         names::cancel(&run),
+        names::cached("0123456789abcdef0123456789abcdef"),
     ];
     let built: BTreeSet<String> =
         names.iter().filter_map(|name| Some(format!("{}/", name.split_once('/')?.0))).collect();

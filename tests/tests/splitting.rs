@@ -19,18 +19,33 @@ fn source() -> impl Strategy<Value = Vec<Option<u8>>> {
     proptest::collection::vec(proptest::option::weighted(0.9, 0..60u8), 0..120)
 }
 
-async fn split(rows: &[Option<u8>], rows_per_shard: u32) -> Vec<(Header, Vec<ShardLine>)> {
+/// A pipeline of one column.
+fn pipeline(more: &str) -> String {
+    format!(
+        "name = \"p\"\nkey = \"id\"\n[prompt]\ntemplate = \"{{{{ id }}}}\"\n[answer.x]\ntype = \"string\"\n{more}\n\
+         [target]\ntable = \"t\"\n"
+    )
+}
+
+/// The objects after these rows were dropped and split.
+async fn dropped(pipeline: String, rows: Vec<SourceRow>) -> Arc<MemoryObjects> {
     let clock = Clock::system();
     let objects = Arc::new(MemoryObjects::new(clock.clone()));
-    let pipeline = format!(
-        "name = \"p\"\nkey = \"id\"\n[prompt]\ntemplate = \"{{{{ id }}}}\"\n[answer.x]\ntype = \"string\"\n\
-         [run]\nrows_per_shard = {rows_per_shard}\n[target]\ntable = \"t\"\n"
-    );
     objects.create(Bucket::State, &names::pipeline("p"), pipeline.into()).await.expect("new");
     let file = objects
         .create(Bucket::Inbox, "p/a.jsonl", Bytes::from_static(b"the rows come from memory"))
         .await
         .expect("new");
+    let rows = Arc::new(MemoryRows::new(rows));
+    let records = Arc::new(MemoryRecords::new(clock.clone()));
+    let files = Arc::new(FilesOnly);
+    let splitter = Splitter::new(objects.clone(), rows, files, records, clock, Chance::seeded(1), Settings::default());
+    let event = Event { bucket: Bucket::Inbox, name: "p/a.jsonl".into(), generation: file.generation };
+    assert_eq!(splitter.handle(&event).await, Verdict::Done);
+    objects
+}
+
+async fn split(rows: &[Option<u8>], rows_per_shard: u32) -> Vec<(Header, Vec<ShardLine>)> {
     let source = rows.iter().map(|row| SourceRow {
         place: "line".into(),
         row: match row {
@@ -38,13 +53,19 @@ async fn split(rows: &[Option<u8>], rows_per_shard: u32) -> Vec<(Header, Vec<Sha
             None => Err(RowFault { reason: "bad_json", message: "no JSON".into(), key: None }),
         },
     });
-    let rows = Arc::new(MemoryRows::new(source.collect()));
-    let records = Arc::new(MemoryRecords::new(clock.clone()));
-    let files = Arc::new(FilesOnly);
-    let splitter = Splitter::new(objects.clone(), rows, files, records, clock, Chance::seeded(1), Settings::default());
-    let event = Event { bucket: Bucket::Inbox, name: "p/a.jsonl".into(), generation: file.generation };
-    assert_eq!(splitter.handle(&event).await, Verdict::Done);
+    let objects = dropped(pipeline(&format!("[run]\nrows_per_shard = {rows_per_shard}")), source.collect()).await;
     objects.live(Bucket::Shards).iter().map(|shard| decode(&shard.body).expect("shards are whole")).collect()
+}
+
+#[tokio::test]
+async fn a_run_with_a_cap_and_a_model_without_a_price_is_refused_before_anything_is_asked() {
+    let more = "[model]\nname = \"own\"\nmax_output_tokens = 9\n[run]\nmax_cost_usd = 5";
+    let objects = dropped(pipeline(more), Vec::new()).await;
+    let shards = objects.live(Bucket::Shards);
+    let (header, lines): (Header, Vec<ShardLine>) = decode(&shards[0].body).expect("whole");
+    let why = header.refused.expect("refused");
+    assert!(why.contains("pipelines/p.toml: max_cost_usd") && why.contains("[model.price] for own"), "{why}");
+    assert_eq!((shards.len(), lines), (1, Vec::new()));
 }
 
 proptest! {

@@ -216,7 +216,8 @@ impl Epoch {
             return;
         }
         // A job of its own: the shard's may be halted, because its budget of retries is spent.
-        let job = Job::new(self.job.id.clone(), self.job.run.clone(), self.job.lease.clone(), 0);
+        let (id, run, purse) = (self.job.id.clone(), self.job.run.clone(), self.job.purse.clone());
+        let job = Job::new(id, run, self.job.lease.clone(), purse, 0);
         let Some(_permits) = self.generator.permits(&job).await else { return };
         let fingerprint = self.job.run.prompter.fingerprint(&ask.prompt);
         if let RowEnd::Settled(line) | RowEnd::Answered(line) = self.generator.ask(&job, row, ask, fingerprint).await {

@@ -1,6 +1,7 @@
 //! One shard under its claim: what its rows share, and why they may have to stop.
 
 use crate::budget::FormBudget;
+use crate::purse::Stake;
 use crate::run::Run;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -64,6 +65,8 @@ pub(crate) struct Job {
     pub run: Arc<Run>,
     pub lease: Arc<Lease>,
     pub form: FormBudget,
+    /// Where its calls take their money from; `None` when nothing caps the run.
+    pub purse: Option<Stake>,
     halt: Mutex<Option<Halt>>,
     halted: CancellationToken,
     retries: AtomicU32,
@@ -73,12 +76,13 @@ pub(crate) struct Job {
 
 impl Job {
     /// `rows` to ask; the shard may retry a tenth of them, and ten, after server errors: more would be a storm.
-    pub fn new(id: ShardId, run: Arc<Run>, lease: Arc<Lease>, rows: usize) -> Job {
+    pub fn new(id: ShardId, run: Arc<Run>, lease: Arc<Lease>, purse: Option<Stake>, rows: usize) -> Job {
         Job {
             id,
             run,
             lease,
             form: FormBudget::of_shard(),
+            purse,
             halt: Mutex::default(),
             halted: CancellationToken::new(),
             retries: AtomicU32::new(10 + rows as u32 / 10),

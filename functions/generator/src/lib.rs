@@ -10,6 +10,7 @@ mod collapse;
 mod epoch;
 mod job;
 mod meter;
+mod purse;
 mod route;
 mod row;
 mod run;
@@ -21,6 +22,7 @@ pub use breaker::{Breaker, COOLDOWN};
 pub use meter::Meter;
 
 use collapse::{Collapse, Role};
+use purse::Purses;
 use run::Runs;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -85,6 +87,7 @@ pub struct Generator {
     alone: RwLock<()>,
     collapse: Arc<Collapse>,
     runs: Runs,
+    purses: Purses,
     jobs: Jobs,
     swept: Mutex<sweep::Memory>,
     meter: Arc<Meter>,
@@ -102,7 +105,8 @@ impl Generator {
         let objects: Arc<dyn Objects> = Arc::new(Deadline(objects));
         Arc::new(Generator {
             claims: Claims::new(objects.clone(), clock.clone(), chance.clone(), settings.timing),
-            pace: Pace::new(clock.clone(), chance, settings.processes),
+            pace: Pace::new(clock.clone(), chance.clone(), settings.processes),
+            purses: Purses::new(objects.clone(), clock.clone(), chance, settings.timing),
             breaker: Breaker::new(clock.clone()),
             storage: Breaker::new(clock.clone()),
             calls: Arc::new(Semaphore::new(settings.max_in_flight)),
@@ -148,5 +152,6 @@ impl Generator {
     /// Starts nothing more, checkpoints and releases what is under way, and returns when nothing is.
     pub async fn drain(&self) {
         self.jobs.drain().await;
+        self.purses.closed().await;
     }
 }

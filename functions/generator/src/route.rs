@@ -3,12 +3,15 @@
 use crate::breaker::Breaker;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tasuki_relay::budget;
 use tasuki_relay::clock::{Clock, Millis};
 use tasuki_relay::pipeline::{Pipeline, Place};
 use tasuki_relay::ports::{Ask, Fault, Reply};
 use tasuki_relay::prices::{Catalogue, Price, Tier};
+use tasuki_relay::record::Usage;
 use tasuki_relay::stand_in::StandIn;
-use tokio::sync::watch;
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 
 /// A model that gave no answer for so long, and turned calls away all the while, is busy for long. Longer than a minute's quota
@@ -37,23 +40,17 @@ pub(crate) struct Route {
 pub(crate) struct Routes {
     clock: Clock,
     all: Vec<Route>,
-    /// Changes whenever another one is to be asked.
-    moved: watch::Sender<()>,
+    /// Another one is to be asked.
+    moved: Notify,
 }
 
 impl Route {
     fn new(rank: usize, pipeline: &Arc<Pipeline>, fallback: Option<Place>, clock: &Clock, now: Millis) -> Route {
         let catalogue = Catalogue::shipped();
         let mut pipeline = pipeline.clone();
-        if let Some(Place { model: name, location }) = fallback.clone() {
+        if let Some(place) = &fallback {
             let model = &mut Arc::make_mut(&mut pipeline).model;
-            // It may not be able to think so little.
-            model.thinking = model.thinking.max(model.thinking.and(catalogue.least_thinking(&name)));
-            (model.name, model.location, model.price) = (name, location, None);
-            // Other tiers are served in one place alone: see the pipeline's own rule.
-            if model.location.as_deref().is_some_and(|location| location != "global") {
-                model.tier = Tier::Standard;
-            }
+            *model = catalogue.fallback(model, place);
         }
         let price = |tier| pipeline.model.price.or_else(|| catalogue.price(&pipeline.model.name, tier, now));
         let prices = [Tier::Standard, Tier::Flex, Tier::Priority].map(price);
@@ -69,6 +66,16 @@ impl Route {
         // A call of the priority tier may be served as a standard one.
         let tier = reply.tier.unwrap_or(self.pipeline.model.tier);
         self.prices[tier as usize].map(|price| price.of(reply.usage))
+    }
+
+    /// What a call cost that came back with this; `None` when nobody knows: it may have been charged, or does not tell its tokens.
+    pub fn known_cost(&self, said: &Result<Reply, Fault>) -> Option<u64> {
+        match said {
+            Ok(reply) if reply.usage == Usage::default() && reply.model != StandIn::MODEL => None,
+            Ok(reply) => self.cost(reply),
+            Err(Fault::Ambiguous(_) | Fault::Garbled(_)) => None,
+            Err(Fault::Busy { .. } | Fault::Unavailable(_) | Fault::Invalid(_) | Fault::Systemic(_)) => Some(0),
+        }
     }
 
     /// Who gave this reply, as the target table has it: `gemini-3.5-flash-lite-001`, of a fallback with its place.
@@ -96,7 +103,7 @@ impl Routes {
     pub fn new(pipeline: &Arc<Pipeline>, clock: &Clock, now: Millis) -> Routes {
         let places = std::iter::once(None).chain(pipeline.model.fallback.iter().cloned().map(Some));
         let all = places.enumerate().map(|(rank, place)| Route::new(rank, pipeline, place, clock, now)).collect();
-        Routes { clock: clock.clone(), all, moved: watch::Sender::new(()) }
+        Routes { clock: clock.clone(), all, moved: Notify::new() }
     }
 
     /// Where the next call goes: the first place that is not known to be gone, or may be tried again.
@@ -105,9 +112,19 @@ impl Routes {
         others.iter().find(|route| route.breaker.admit().is_ok()).unwrap_or(last)
     }
 
-    /// Tells when [`Routes::pick`] may choose otherwise than before this call.
-    pub fn moves(&self) -> watch::Receiver<()> {
-        self.moved.subscribe()
+    /// What a call may cost at most, wherever it goes and whatever tier serves it, in picodollars. `None` when nobody knows.
+    pub fn worst_case(&self, ask: &Ask) -> Option<u64> {
+        let usage = budget::worst_case(ask)?;
+        let worst = self.all.iter().map(|route| {
+            let asked = route.prices[route.pipeline.model.tier as usize]?.of(usage);
+            Some(route.prices[Tier::Standard as usize].map_or(asked, |price| price.of(usage).max(asked)))
+        });
+        worst.collect::<Option<Vec<u64>>>()?.into_iter().max()
+    }
+
+    /// Ends when [`Routes::pick`] may choose otherwise than before this call.
+    pub fn moves(&self) -> Notified<'_> {
+        self.moved.notified()
     }
 
     /// The model of this route is gone, or does not take calls of this project. False when there is no other to ask.
@@ -119,7 +136,7 @@ impl Routes {
             tracing::warn!("{model} is not asked for now ({what}): {next} is");
         }
         route.breaker.trip_quietly(what.to_owned());
-        self.moved.send_replace(());
+        self.moved.notify_waiters();
         true
     }
 
@@ -131,7 +148,7 @@ impl Routes {
                 *turning_away = None;
                 if route.breaker.is_open() {
                     route.breaker.close();
-                    self.moved.send_replace(());
+                    self.moved.notify_waiters();
                 }
             }
             Err(Fault::Busy { .. } | Fault::Unavailable(_)) => {
@@ -149,7 +166,7 @@ impl Routes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tasuki_relay::clock::Clock;
+    use futures::FutureExt;
     use tasuki_relay::pipeline::Thinking;
 
     const TEXT: &str = "name = 'p'\nkey = 'id'\n[prompt]\ntemplate = '{{ t }}'\n[answer.a]\ntype = 'string'\n\
@@ -173,7 +190,7 @@ mod tests {
         assert_eq!(routes.pick().rank, 0);
         let moves = routes.moves();
         assert!(routes.gone(&routes.all[0], "404"));
-        assert!(moves.has_changed().unwrap(), "who waits for the first goes on to the next");
+        assert!(moves.now_or_never().is_some(), "who waits for the first goes on to the next");
         assert_eq!(routes.pick().rank, 1);
         tokio::time::advance(crate::COOLDOWN).await;
         assert_eq!([routes.pick().rank, routes.pick().rank], [0, 1], "one call tries the first again");

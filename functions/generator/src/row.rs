@@ -3,6 +3,7 @@
 use crate::bill;
 use crate::collapse::Lead;
 use crate::job::{Halt, Job};
+use crate::purse::{Reached, Reservation, Stake};
 use crate::route::Route;
 use crate::{Generator, Role};
 use std::sync::Arc;
@@ -139,13 +140,16 @@ impl Generator {
         let before = todo.spent.latency_ms;
         bill::forget_draft(&mut todo.spent);
         loop {
-            let Some((route, permit)) = self.may_call(job, bytes(&ask)).await else {
+            let Some((route, permit, money)) = self.may_call(job, &ask).await else {
                 return RowEnd::Back { todo, why: GivenBack::Stopped };
             };
             [&mut ask, &mut question].into_iter().for_each(|ask| route.readdress(ask));
             let started = *first_call.get_or_insert_with(|| self.clock.instant());
             let said = self.call(&ask).await;
             settle(permit, &said);
+            if let Some(money) = money {
+                money.settle(route.known_cost(&said));
+            }
             job.run.routes.note(route, &said);
             let judge = &job.run.judge;
             let kept = draft.values();
@@ -234,29 +238,52 @@ impl Generator {
         }
     }
 
-    /// Waits until a paid call may start, and tells where; `None` when none may. Everything that can forbid it is asked last, just
-    /// before the call.
-    async fn may_call<'j>(&self, job: &'j Job, bytes: usize) -> Option<(&'j Route, Permit)> {
+    /// Waits until a paid call may start, and tells where, and what is set aside for it; `None` when none may. Everything that can
+    /// forbid it is asked last, just before the call.
+    async fn may_call<'j>(&self, job: &'j Job, ask: &Ask) -> Option<(&'j Route, Permit, Option<Reservation>)> {
         let came = self.clock.instant();
+        let money = match &job.purse {
+            Some(purse) => Some(self.set_aside(job, purse, ask).await?),
+            None => None,
+        };
         let (route, permit) = loop {
-            let mut moves = job.run.routes.moves();
+            let moves = job.run.routes.moves();
             let route = job.run.routes.pick();
             let model = &route.pipeline.model;
             let gate = self.pace.gate(model);
             tokio::select! {
                 biased;
                 () = job.until_halted() => return None,
-                _ = moves.changed() => continue,
-                permit = gate.pass(self.pace.ceilings(model), bytes) => break (route, permit),
+                () = moves => continue,
+                permit = gate.pass(self.pace.ceilings(model), bytes(ask)) => break (route, permit),
             }
         };
         job.wait(self.clock.instant().duration_since(came));
         if let Err(what) = self.breaker.admit().and_then(|()| job.run.breaker.admit()) {
             job.halt(Halt::Systemic(what));
-        } else if !job.lease.may_spend() {
+        } else if !job.lease.may_spend() || !money.as_ref().is_none_or(Reservation::is_fresh) {
             job.halt(Halt::LeaseLost);
         }
-        job.halted().is_none().then_some((route, permit))
+        job.halted().is_none().then(|| (route, permit, money.map(Reservation::begin)))
+    }
+
+    /// The worst case of a call, set aside; `None` when there is no money for it, and the run is parked.
+    async fn set_aside(&self, job: &Job, purse: &Stake, ask: &Ask) -> Option<Reservation> {
+        let Some(worst) = job.run.routes.worst_case(ask) else {
+            job.halt(Halt::Systemic(
+                "nobody knows what a call of this run costs at most, and it has a budget".to_owned(),
+            ));
+            return None;
+        };
+        let reserved = tokio::select! {
+            biased;
+            () = job.until_halted() => return None,
+            reserved = purse.reserve(worst) => reserved,
+        };
+        if let Err(Reached) = reserved {
+            job.halt(Halt::Parked);
+        }
+        reserved.ok()
     }
 
     async fn call(&self, ask: &Ask) -> Result<Reply, Fault> {

@@ -128,7 +128,8 @@ impl Generator {
         todo.iter_mut().for_each(|row| row.spent = checkpoints.spent(row.ordinal));
         todo.sort_by_key(|row| row.spent.attempts); // rows that were given back must not keep the others waiting
         let epoch = claim.epoch.max(checkpoints.epoch() + 1);
-        let job = Arc::new(Job::new(id, run, claim.lease(), todo.len()));
+        let purse = self.purses.stake(&id.run, &run);
+        let job = Arc::new(Job::new(id, run, claim.lease(), purse, todo.len()));
         let mut shard = Epoch {
             generator: self.clone(),
             job,

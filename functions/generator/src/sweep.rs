@@ -80,6 +80,11 @@ impl Generator {
             let claims = after.as_ref().map(|after| names::claims_after(after));
             let claims = self.objects.list(Bucket::State, &names::claims(run), claims.as_deref(), PAGE).await?;
             let claimed: BTreeSet<String> = claims.into_iter().map(|meta| meta.name).collect();
+            if claimed.contains(&names::budget(run))
+                && let Err(error) = self.settle_dead(run).await
+            {
+                tracing::warn!(%run, "the budget of crashed processes is not settled: {error}");
+            }
             for shard in &shards {
                 let Ok(id) = ShardId::parse_object(&shard.name) else { continue };
                 if answered.contains(&shard.name) {

@@ -35,6 +35,13 @@ fn dir() -> impl TypedValueParser<Value = PathBuf> {
     OsStringValueParser::new().map(|dir| PathBuf::from(if dir.is_empty() { DIR.into() } else { dir }))
 }
 
+/// An amount that a run may cost, as in `[run] max_cost_usd`.
+fn dollars(text: &str) -> Result<f64, String> {
+    let dollars = text.trim_start_matches('$').parse().ok();
+    let dollars = dollars.filter(|dollars| (0.0..=100_000.0).contains(dollars) && *dollars > 0.0);
+    dollars.ok_or_else(|| "an amount in dollars, like 12.5, of at most 100000".to_owned())
+}
+
 /// An empty variable counts as unset: that is decided by who reads it.
 fn file() -> impl TypedValueParser<Value = PathBuf> {
     OsStringValueParser::new().map(PathBuf::from)
@@ -130,13 +137,25 @@ The pipeline is the one stored now: `tasuki run` and `tasuki serve` store it. Ne
     #[command(after_help = "\
 Example:
   tasuki status r5x && tasuki resume r5x
+  tasuki resume r5x --max-cost 20
 
 A run is parked when something says that no more is to be paid for it: `tasuki status` shows why. What was answered is kept.
+One that has spent its [run] max_cost_usd needs a greater one to go on.
 Where another process works in the folder, that one goes on with the run within a minute, and is followed.")]
     Resume(Resume),
     /// Shows all runs, or one
     #[command(after_help = "Examples:\n  tasuki status\n  tasuki status r5x --json")]
     Status(Status),
+    /// Shows what a run cost: answers, retries, salvage, waste
+    #[command(after_help = "\
+Examples:
+  tasuki cost                                  the newest run
+  tasuki cost r5x --json | jq .bill.waste
+
+Answers are the calls whose replies became answers; retries, those that brought nothing of use and were followed by others;
+salvage, those that asked only for what an answer lacked; waste, all calls of rows that failed and answers that were thrown away.
+Each call has the price of the day on which its run began. What is not known is told as unknown, never as 0.")]
+    Cost(Cost),
     /// Shows the answers of a run
     #[command(after_help = "\
 Examples:
@@ -236,6 +255,9 @@ pub(crate) struct Resume {
     /// The run, or the start of its name
     #[arg(value_name = "RUN")]
     pub(crate) run: String,
+    /// What the run may cost from now on, in dollars and in all: more than it has cost
+    #[arg(long, value_name = "USD", value_parser = dollars)]
+    pub(crate) max_cost: Option<f64>,
     /// Ends with one JSON object on stdout
     #[arg(long)]
     pub(crate) json: bool,
@@ -249,6 +271,16 @@ pub(crate) struct Status {
     /// Stays with the run until it ends, and ends as `run` does
     #[arg(long, requires = "run", conflicts_with = "json")]
     pub(crate) follow: bool,
+    /// One JSON object on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Cost {
+    /// The run, or the start of its name; the newest without it
+    #[arg(value_name = "RUN")]
+    pub(crate) run: Option<String>,
     /// One JSON object on stdout
     #[arg(long)]
     pub(crate) json: bool,

@@ -9,7 +9,7 @@
 //! ```
 
 use crate::folder::FolderObjects;
-use crate::model::Answerer;
+use crate::model::{Answerer, Answerers};
 use crate::store::{Reader, Store};
 use anyhow::{Context, Result, anyhow, bail};
 use std::fmt;
@@ -53,8 +53,8 @@ pub struct Holder {
     pub command: String,
     /// Its process.
     pub pid: String,
-    /// Who answers the rows that it asks about; `None` where it asks about none.
-    pub answerer: Option<Answerer>,
+    /// Who answers the rows of any run, if it serves.
+    pub answerers: Option<Answerers>,
 }
 
 impl Holder {
@@ -103,15 +103,17 @@ impl Home {
     }
 
     /// Takes the lock in the name of `command`, or tells who has it.
-    pub async fn lock(&self, command: &str, answerer: Option<Answerer>) -> Result<Result<Lock, Holder>> {
+    pub async fn lock(&self, command: &str, answerers: Option<Answerers>) -> Result<Result<Lock, Holder>> {
         let path = self.dir.join("lock");
         let mut file = self.lock_file()?;
         for _ in 0..LOCK_TRIES {
             match file.try_lock() {
                 Ok(()) => {
                     file.set_len(0).and_then(|()| file.rewind()).with_context(|| path.display().to_string())?;
-                    let (pid, answerer) = (std::process::id(), answerer.map_or("", Answerer::as_str));
-                    writeln!(file, "{command} {pid} {answerer}").with_context(|| path.display().to_string())?;
+                    let words = answerers
+                        .map_or_else(String::new, |Answerers { google, openai }| format!(" {google} {openai}"));
+                    writeln!(file, "{command} {}{words}", std::process::id())
+                        .with_context(|| path.display().to_string())?;
                     return Ok(Ok(Lock(file)));
                 }
                 Err(TryLockError::WouldBlock) => tokio::time::sleep(LOCK_PAUSE).await,
@@ -193,7 +195,9 @@ fn told(file: &mut File) -> Holder {
     let mut words = text.split_whitespace();
     let mut word = || words.next().unwrap_or("?").to_owned();
     let (command, pid) = (word(), word());
-    Holder { command, pid, answerer: words.next().and_then(Answerer::parse) }
+    let mut answerer = || words.next().and_then(Answerer::parse);
+    let answerers = answerer().zip(answerer()).map(|(google, openai)| Answerers { google, openai });
+    Holder { command, pid, answerers }
 }
 
 #[cfg(test)]
@@ -205,9 +209,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let home = Home::open(dir.path()).unwrap();
         assert_eq!(home.holder().unwrap(), None);
-        let lock = home.lock("serve", Some(Answerer::StandIn)).await.unwrap().unwrap();
-        let (pid, answerer) = (std::process::id().to_string(), Some(Answerer::StandIn));
-        let holder = Holder { command: "serve".into(), pid, answerer };
+        let answerers = Some(Answerers { google: Answerer::StandIn, openai: Answerer::OpenAi });
+        let lock = home.lock("serve", answerers).await.unwrap().unwrap();
+        let holder = Holder { command: "serve".into(), pid: std::process::id().to_string(), answerers };
         assert_eq!(home.lock("run", None).await.unwrap().unwrap_err(), holder);
         assert_eq!(home.holder().unwrap(), Some(holder));
         drop(lock);
@@ -221,7 +225,7 @@ mod tests {
         let home = Home::open(dir.path()).unwrap();
         let run = RunId::of("inbox", "p/a.csv", 1);
         assert_eq!(home.answerer_of(&run), None);
-        for later in [Answerer::Gemini, Answerer::StandIn] {
+        for later in [Answerer::Gemini, Answerer::StandIn, Answerer::OpenAi] {
             assert_eq!(home.begun_by(&run, later).unwrap(), Answerer::Gemini);
         }
     }

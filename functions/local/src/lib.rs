@@ -1,5 +1,6 @@
 //! The embedded relay, and the `tasuki` command that drives it.
 
+mod bill;
 mod cli;
 #[cfg(feature = "cloud")]
 mod cloud;

@@ -1,12 +1,13 @@
 //! How far a run is: a bar on a terminal, a line now and then elsewhere. Always on stderr.
 
 use crate::logs;
-use crate::show::number;
+use crate::show::{dollars, number};
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 use std::collections::VecDeque;
 use std::io::IsTerminal;
 use std::time::Duration;
 use tasuki_relay::clock::Clock;
+use tasuki_relay::prices;
 use tokio::time::Instant;
 
 /// How often the bar is drawn anew.
@@ -15,6 +16,9 @@ pub(crate) const DRAW_EVERY: Duration = Duration::from_millis(250);
 const LINE_EVERY: Duration = Duration::from_secs(5);
 /// The rate is that of so long.
 const RATE_OVER: Duration = Duration::from_secs(10);
+
+/// Fewer rows say nothing of what the others cost.
+const DONE_MIN: u64 = 20;
 
 /// How far a run is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,6 +32,17 @@ pub(crate) struct Shown {
     /// Replies that said "busy".
     pub(crate) busy: u64,
     pub(crate) tokens: (u64, u64),
+    /// Picodollars; `None` when a part of it is not known.
+    pub(crate) spent: Option<u64>,
+}
+
+impl Shown {
+    /// What all rows come to, if the others are like those that are done; `None` when that cannot be told, or is told already.
+    fn projected(&self) -> Option<u64> {
+        let (spent, total) = (u128::from(self.spent?), self.total?);
+        let goes_on = self.done >= DONE_MIN && total > self.done;
+        goes_on.then(|| spent * u128::from(total) / u128::from(self.done)).and_then(|sum| u64::try_from(sum).ok())
+    }
 }
 
 pub(crate) struct Progress {
@@ -117,6 +132,12 @@ fn text(shown: &Shown, rate: f64) -> String {
     if shown.tokens != (0, 0) {
         text += &format!(", {} + {} tokens", number(shown.tokens.0), number(shown.tokens.1));
     }
+    if let Some(spent) = shown.spent.filter(|spent| *spent > 0) {
+        text += &format!(", {} spent", dollars(prices::dollars(spent)));
+        if let Some(sum) = shown.projected() {
+            text += &format!(", about {} in all", dollars(prices::dollars(sum)));
+        }
+    }
     if shown.busy > 0 {
         text += &format!(", {} times turned away", number(shown.busy));
     }
@@ -129,9 +150,25 @@ mod tests {
 
     #[test]
     fn the_text_says_what_there_is_to_say() {
-        let shown =
-            Shown { done: 50, total: Some(1_050), failed: 2, in_flight: Some(1_200), busy: 0, tokens: (10, 20) };
+        let (total, in_flight) = (Some(1_050), Some(1_200));
+        let shown = Shown { done: 50, total, failed: 2, in_flight, busy: 0, tokens: (10, 20), spent: None };
         assert_eq!(text(&shown, 10.0), "2 failed, 10 rows/s, 2 minutes left, 1,200 in flight, 10 + 20 tokens");
         assert_eq!(text(&Shown::default(), 0.0), "0 failed, 0 rows/s");
+    }
+
+    #[test]
+    fn what_all_rows_will_cost_is_told_once_twenty_are_done_and_only_if_it_is_known() {
+        let told = |done, spent| {
+            let shown = Shown { done, total: Some(100), spent, ..Shown::default() };
+            text(&shown, 0.0).replacen("0 failed, 0 rows/s", "", 1)
+        };
+        let cents = |cents: u64| Some(cents * 10_000_000_000);
+        assert_eq!(told(20, cents(42)), ", $0.42 spent, about $2.10 in all");
+        assert_eq!(told(19, cents(42)), ", $0.42 spent");
+        assert_eq!(told(100, cents(42)), ", $0.42 spent", "that is all of it");
+        assert_eq!([told(50, None), told(50, Some(0))], ["", ""]);
+        let shown = Shown { done: 50, total: Some(u64::MAX), spent: Some(u64::MAX), ..Shown::default() };
+        assert_eq!(shown.projected(), None, "more than there is");
+        assert_eq!(Shown { total: None, ..shown }.projected(), None);
     }
 }

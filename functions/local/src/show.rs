@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
-use comfy_table::{ContentArrangement, LineStyle, Row, Table};
+use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Row, Table};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::Value;
 use std::io::Write;
@@ -28,10 +28,20 @@ pub(crate) fn number(number: u64) -> String {
     text
 }
 
-/// `$14.40`, `$0.0021`: small sums as well.
+/// `$14.40`, `$0.0021`, `$0.00000035`: small sums as well.
 pub(crate) fn dollars(sum: f64) -> String {
-    let digits = if sum == 0.0 || sum >= 0.1 { 2 } else { 4 };
-    format!("${sum:.digits$}")
+    let mut digits = match sum {
+        0.0 | 0.1.. => 2,
+        0.001..0.1 => 4,
+        // Two digits that say something, of picodollars at least.
+        _ => (1.0 - sum.log10().floor()).clamp(4.0, 12.0) as usize,
+    };
+    let mut text = format!("${sum:.digits$}");
+    while digits > 2 && text.ends_with('0') {
+        text.pop();
+        digits -= 1;
+    }
+    text
 }
 
 /// `1 row`, `1,000 failed rows`; `which` is empty or ends in a space.
@@ -50,15 +60,22 @@ pub(crate) fn time(time: Duration) -> String {
 
 /// A table of one line a row: what is too wide for the terminal is cut, by the width that it has on the screen.
 pub(crate) fn table(head: Vec<String>, rows: impl IntoIterator<Item = Vec<String>>) -> String {
-    lines(head, rows, Some(1))
+    lines(head, rows, Some(1)).to_string()
 }
 
 /// A table in which nothing is cut: what is too wide goes on in the next line.
 pub(crate) fn whole_table(head: Vec<String>, rows: impl IntoIterator<Item = Vec<String>>) -> String {
-    lines(head, rows, None)
+    lines(head, rows, None).to_string()
 }
 
-fn lines(head: Vec<String>, rows: impl IntoIterator<Item = Vec<String>>, height: Option<usize>) -> String {
+/// A table of numbers, each row with its name first.
+pub(crate) fn number_table(head: Vec<String>, rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let mut table = lines(head, rows, None);
+    table.column_iter_mut().skip(1).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
+    table.to_string()
+}
+
+fn lines(head: Vec<String>, rows: impl IntoIterator<Item = Vec<String>>, height: Option<usize>) -> Table {
     let mut table = Table::new();
     table
         .load_style(UTF8_HORIZONTAL_ONLY.row_separator(LineStyle::none()))
@@ -76,7 +93,7 @@ fn lines(head: Vec<String>, rows: impl IntoIterator<Item = Vec<String>>, height:
         }
         table.add_row(row);
     }
-    table.to_string()
+    table
 }
 
 /// A value for people: an array as its parts.
@@ -166,6 +183,15 @@ mod tests {
     fn numbers_are_grouped() {
         assert_eq!((rows(1, "failed "), rows(1_000, "")), ("1 failed row".into(), "1,000 rows".into()));
         assert_eq!([0, 999, 1_000, 1_234_567].map(number), ["0", "999", "1,000", "1,234,567"]);
+    }
+
+    #[test]
+    fn a_small_sum_is_not_told_as_nothing() {
+        let sums = [0.0, 14.4, 0.1, 0.05, 0.0021, 0.00031, 0.00000035, 1e-12].map(dollars);
+        assert_eq!(
+            sums,
+            ["$0.00", "$14.40", "$0.10", "$0.05", "$0.0021", "$0.00031", "$0.00000035", "$0.000000000001"]
+        );
     }
 
     #[test]

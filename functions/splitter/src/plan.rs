@@ -119,7 +119,8 @@ impl Splitter {
                 pipeline.name
             )));
         }
-        if let Some(why) = Catalogue::shipped().refuses(&pipeline.model, self.clock.now()) {
+        let (catalogue, now) = (Catalogue::shipped(), self.clock.now());
+        if let Some(why) = catalogue.refuses(&pipeline.model, now).or_else(|| catalogue.refuses_cap(&pipeline, now)) {
             return Err(Not::Refused(format!("{name}: {why}")));
         }
         Ok(pipeline)

@@ -17,6 +17,7 @@ use serde::Serialize;
 use std::time::Duration;
 use tasuki_relay::clock::Millis;
 use tasuki_relay::ports::{Announcement, Notice, RunState};
+use tasuki_relay::prices::dollars;
 use tasuki_relay::record::Counts;
 
 /// A publish is given up after so long: within the 30 s that the loader gives a notice, so that it hears why.
@@ -69,6 +70,8 @@ struct Data<'a> {
     /// What is announced. The counts are those of now.
     state: &'static str,
     counts: &'a Counts,
+    /// In dollars; null when a part of it is not known.
+    cost_usd: Option<f64>,
     opened_at: Millis,
     ended_at: Option<Millis>,
 }
@@ -82,6 +85,7 @@ fn message(announcement: &Announcement) -> Option<Message> {
         input: &run.input,
         state: state.as_str(),
         counts: &run.counts,
+        cost_usd: run.counts.known_cost().map(dollars),
         opened_at: run.opened_at,
         ended_at: run.ended_at,
     };
@@ -130,14 +134,17 @@ mod tests {
     use std::collections::BTreeMap;
     use tasuki_relay::names::RunId;
     use tasuki_relay::ports::RunRow;
-    use tasuki_relay::record::Usage;
+    use tasuki_relay::record::{Bill, Usage};
     use tasuki_relay::settle::{event_id, parked_id};
 
     fn announcement(state: RunState) -> Announcement {
         let run = RunId::of("inbox", "themes/rows.jsonl", 7);
         let usage = Usage { prompt: 900, output: 60, thought: 5, cached: 100 };
+        let waste = Bill { calls: 2, usage: Usage { prompt: 200, ..Usage::default() }, cost: 60_000_000 };
+        let (cost, reused_answers, duplicate_prompts) = (420_000_000_000, 3, 1);
         let counts =
             Counts { shards: 2, loaded: 8, failed: 2, paid_calls: 9, ambiguous_calls: 1, usage, ..Counts::default() };
+        let counts = Counts { cost, reused_answers, duplicate_prompts, waste, ..counts };
         Announcement {
             event_id: event_id(&run, state),
             state,
@@ -178,6 +185,10 @@ mod tests {
             ])
         );
         let data: Value = serde_json::from_slice(&message.data).unwrap();
+        let bill = |calls: u64, prompt: u64, cost: u64| {
+            let usage = json!({ "prompt": prompt, "output": 0, "thought": 0, "cached": 0 });
+            json!({ "calls": calls, "usage": usage, "cost": cost })
+        };
         assert_eq!(
             data,
             json!({
@@ -186,10 +197,21 @@ mod tests {
                     "shards": 2, "loaded": 8, "failed": 2, "cancelled": 0, "unchanged": 0, "superseded": 0,
                     "paid_calls": 9, "ambiguous_calls": 1, "wasted_answers": 0,
                     "usage": { "prompt": 900, "output": 60, "thought": 5, "cached": 100 },
+                    "cost": 420_000_000_000_u64, "unpriced_calls": 0, "reused_answers": 3, "duplicate_prompts": 1,
+                    "retries": bill(0, 0, 0), "salvage": bill(0, 0, 0), "waste": bill(2, 200, 60_000_000),
                 },
+                "cost_usd": 0.42,
                 "opened_at": "2025-11-20T06:26:40.123Z", "ended_at": "2025-11-20T06:27:40.500Z",
             })
         );
+    }
+
+    #[test]
+    fn a_cost_of_which_a_part_is_not_known_is_null_in_the_notice() {
+        let mut parked = announcement(RunState::Complete);
+        parked.run.counts.unpriced_calls = 1;
+        let data: Value = serde_json::from_slice(&message(&parked).unwrap().data).unwrap();
+        assert_eq!((&data["cost_usd"], &data["counts"]["unpriced_calls"]), (&Value::Null, &json!(1)));
     }
 
     #[test]

@@ -15,15 +15,18 @@ use std::future::Future;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
+use tasuki_relay::calls::ConfigError;
 use tasuki_relay::claims::{GUARD, Timing};
 use tasuki_relay::clock::{Chance, Clock};
 use tasuki_relay::files_only::FilesOnly;
 use tasuki_relay::gemini::{Gemini, GeminiConfig};
 use tasuki_relay::leg::Leg;
 use tasuki_relay::names::Bucket;
+use tasuki_relay::openai::{self, OpenAi, OpenAiConfig};
 use tasuki_relay::pipeline::Pipeline;
 use tasuki_relay::ports::{Fingerprints, Model, Notice, Objects, Records, RecordsError, Snapshots};
 use tasuki_relay::record::Key;
+use tasuki_relay::router::{Nobody, Router};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::OnceCell;
@@ -113,11 +116,21 @@ impl Platform {
         Ok(Arc::new(notice.map_err(|_| StartError("the Pub/Sub client cannot be set up".to_owned()))?))
     }
 
-    /// The model. A deployed leg never falls back to the stand-in.
+    /// The models: Google's, and chat completions. A deployed leg never falls back to the stand-in.
     pub fn model(&self) -> Result<Arc<dyn Model>, StartError> {
-        let max_in_flight = u32::try_from(self.settings.max_in_flight).unwrap_or(u32::MAX);
-        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
-        let wrong = |error: tasuki_relay::calls::ConfigError| StartError(error.to_string());
+        Ok(Arc::new(Router { google: self.google()?, openai: self.openai()? }))
+    }
+
+    fn openai(&self) -> Result<Arc<dyn Model>, StartError> {
+        if !self.settings.openai {
+            return Ok(Arc::new(Nobody(openai::NOT_SET)));
+        }
+        let model = OpenAiConfig::from_env(variable, self.max_in_flight()).and_then(OpenAi::new);
+        Ok(Arc::new(model.map_err(wrong)?))
+    }
+
+    fn google(&self) -> Result<Arc<dyn Model>, StartError> {
+        let max_in_flight = self.max_in_flight();
         match &self.settings.model {
             Some(settings::Model::Vertex { project, location }) => {
                 let config = VertexConfig {
@@ -137,9 +150,21 @@ impl Platform {
         }
     }
 
+    fn max_in_flight(&self) -> u32 {
+        u32::try_from(self.settings.max_in_flight).unwrap_or(u32::MAX)
+    }
+
     fn endpoint(&self, emulator: &str) -> Result<Endpoint, StartError> {
         endpoint(self.settings.emulator(emulator))
     }
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.trim().is_empty())
+}
+
+fn wrong(error: ConfigError) -> StartError {
+    StartError(error.to_string())
 }
 
 fn endpoint(emulator: Option<&str>) -> Result<Endpoint, StartError> {

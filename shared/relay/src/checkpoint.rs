@@ -65,6 +65,21 @@ impl Checkpoints {
         (settled, wasted, bill)
     }
 
+    /// What all that is in them cost, in picodollars: rows with an outcome, answers that lost, and rows that were given back.
+    pub fn cost(&self) -> u64 {
+        let (settled, _, wasted) = self.settled();
+        let given_back: BTreeMap<u64, u64> = self
+            .lines()
+            .filter_map(|(_, line)| match line {
+                CheckpointLine::Unsettled { ordinal, spent, .. } => Some((*ordinal, spent.cost)),
+                _ => None,
+            })
+            .filter(|(ordinal, _)| !settled.contains_key(ordinal))
+            .collect();
+        let rows = settled.values().map(|line| line.spent.cost).chain(given_back.into_values());
+        rows.fold(wasted.cost, u64::saturating_add)
+    }
+
     /// What a row without an outcome took so far.
     pub fn spent(&self, ordinal: u64) -> Spent {
         let spent = self.lines().filter_map(|(_, line)| match line {
@@ -188,6 +203,21 @@ mod tests {
         let (settled, wasted, bill) = all.settled();
         assert!(matches!(&settled[&7].outcome, Outcome::Answer(answer) if answer.model == "first"));
         assert_eq!((settled.len(), wasted, bill.calls), (2, 1, 1), "the same line twice is no waste");
+    }
+
+    #[test]
+    fn what_was_paid_is_counted_once_also_of_rows_that_were_given_back() {
+        let mut all = Checkpoints::default();
+        let costs = |cost| Spent { paid_calls: 1, cost, ..Spent::default() };
+        let settled = |ordinal, cost| match answer(ordinal, "m") {
+            CheckpointLine::Settled(line) => CheckpointLine::Settled(AnswerLine { spent: costs(cost), ..line }),
+            other => other,
+        };
+        let back = |ordinal, cost| CheckpointLine::Unsettled { ordinal, spent: costs(cost), why: GivenBack::Stopped };
+        all.add(&segment(1, 0), vec![settled(1, 1), back(2, 10), back(3, 100)]);
+        all.add(&segment(2, 0), vec![settled(1, 1), settled(2, 30), back(3, 400)]);
+        all.add(&segment(3, 0), vec![settled(2, 1_000)]);
+        assert_eq!(all.cost(), 1 + 30 + 400 + 1_000);
     }
 
     #[test]

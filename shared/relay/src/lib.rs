@@ -5,6 +5,7 @@
 
 pub mod answer;
 pub mod books;
+pub mod budget;
 pub mod calls;
 pub mod checkpoint;
 pub mod claims;
@@ -19,6 +20,7 @@ pub mod jobs;
 pub mod leg;
 pub mod limits;
 pub mod names;
+pub mod openai;
 pub mod outcome;
 pub mod pace;
 pub mod pipeline;
@@ -26,6 +28,7 @@ pub mod ports;
 pub mod prices;
 pub mod prompt;
 pub mod record;
+pub mod router;
 pub mod rows;
 pub mod schema;
 pub mod settle;

@@ -7,7 +7,8 @@
 //! state    pipelines/<name>.toml   plans/<run>.json   plans/<run>.snapshot.json   open/<run>
 //!          splits/<run>   splits/<run>/<part:04>
 //!          claims/<run>/<shard:08>   ckpt/<run>/<shard:08>/<epoch:06>-<seq:06>.ndjson
-//!          control/<run>/cancel     control/<run>/parked
+//!          claims/<run>/budget       (only with [run] max_cost_usd)
+//!          control/<run>/cancel     control/<run>/parked     control/<run>/max-cost
 //!          cache/<fingerprint:2>/<fingerprint:30>
 //! ```
 
@@ -329,6 +330,21 @@ pub fn cancel(run: &RunId) -> String {
 /// `control/<run>/parked`.
 pub fn parked(run: &RunId) -> String {
     format!("control/{run}/parked")
+}
+
+/// `control/<run>/max-cost`: dollars that the run may cost, in place of what its pipeline says.
+pub fn max_cost(run: &RunId) -> String {
+    format!("control/{run}/max-cost")
+}
+
+/// `claims/<run>/budget`: the run's money. After all claims of shards, in the order of names.
+pub fn budget(run: &RunId) -> String {
+    format!("claims/{run}/budget")
+}
+
+/// `ckpt/<run>/`: the prefix of a run's checkpoints.
+pub fn checkpoints(run: &RunId) -> String {
+    format!("ckpt/{run}/")
 }
 
 /// Where a listing of claims starts that goes along with a listing of shards after `shard`.

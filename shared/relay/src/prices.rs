@@ -1,7 +1,7 @@
 //! What models cost, how they think and until when they answer: `prices.toml` at the root, read once.
 
 use crate::clock::Millis;
-use crate::pipeline::{ModelSettings, Thinking};
+use crate::pipeline::{ModelSettings, Pipeline, Place, Provider, Thinking};
 use crate::record::Usage;
 use serde::Deserialize;
 use std::sync::LazyLock;
@@ -26,7 +26,7 @@ pub fn dollars(picodollars: u64) -> f64 {
 }
 
 /// How a call is served, and priced.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Tier {
     /// As always.
@@ -147,6 +147,21 @@ impl Catalogue {
         model.price.or_else(|| self.price(&model.name, model.tier, now))
     }
 
+    /// What the pipeline's settings are where it falls back to this place.
+    pub fn fallback(&self, model: &ModelSettings, place: &Place) -> ModelSettings {
+        // Other tiers are served in one place alone: see the pipeline's own rule.
+        let elsewhere = place.location.as_deref().is_some_and(|location| location != "global");
+        ModelSettings {
+            name: place.model.clone(),
+            location: place.location.clone(),
+            // It may not be able to think so little.
+            thinking: model.thinking.max(model.thinking.and(self.least_thinking(&place.model))),
+            tier: if elsewhere { Tier::Standard } else { model.tier },
+            price: None,
+            ..model.clone()
+        }
+    }
+
     /// Until when the model answers.
     pub fn life(&self, model: &str, now: Millis) -> Life {
         let Some(end) = self.entry(model).and_then(|entry| entry.retires) else { return Life::Long };
@@ -160,6 +175,9 @@ impl Catalogue {
     /// Why no run may begin with this model: it has retired, or cannot think so little. `None` also when it is not known. A
     /// run that has its plan is not asked: a newer catalogue must not strand it.
     pub fn refuses(&self, model: &ModelSettings, now: Millis) -> Option<String> {
+        if model.provider != Provider::Google {
+            return None; // a name is what the endpoint makes of it
+        }
         if let Life::Ended(day) = self.life(&model.name, now) {
             return Some(format!("{} retired on {day}: name another one in [model]", model.name));
         }
@@ -177,8 +195,33 @@ impl Catalogue {
         ))
     }
 
+    /// Why no run may begin with this pipeline's `max_cost_usd`: what a call costs is not known, so nothing could be set aside
+    /// for it. A run that has its plan is not asked.
+    pub fn refuses_cap(&self, pipeline: &Pipeline, now: Millis) -> Option<String> {
+        pipeline.run.max_cost?;
+        let model = &pipeline.model;
+        let own = self.price_of(model, now).is_none().then(|| format!("write [model.price] for {}", model.name));
+        let is_unknown = |place: &&Place| self.price_of(&self.fallback(model, place), now).is_none();
+        let others: Vec<String> = model.fallback.iter().filter(is_unknown).map(Place::to_string).collect();
+        let others = (!others.is_empty()).then(|| format!("remove {} from [model] fallback", others.join(" and ")));
+        let mends: Vec<String> = own.into_iter().chain(others).collect();
+        (!mends.is_empty()).then(|| {
+            let mends = mends.join(" and ");
+            let tier = format!("{:?}", model.tier).to_lowercase();
+            format!(
+                "max_cost_usd needs the price of each call, and prices.toml has not all of them (tier {tier}): {mends}, \
+                 or remove max_cost_usd"
+            )
+        })
+    }
+
     /// What a person who begins a run should know of this model.
     pub fn warns(&self, model: &ModelSettings, now: Millis) -> Option<String> {
+        if model.provider != Provider::Google {
+            return self.price_of(model, now).is_none().then(|| {
+                format!("nobody knows here what {} costs: write [model.price], or costs stay unknown", model.name)
+            });
+        }
         match self.life(&model.name, now) {
             Life::Ends(day) => Some(format!("{} retires on {day}: later runs need another one in [model]", model.name)),
             Life::Long if self.entry(&model.name).is_none() => {
@@ -280,5 +323,31 @@ mod tests {
         assert!(warns("gemini-9").unwrap().contains("not in prices.toml"));
         assert_eq!(warns(DEFAULT_MODEL), None);
         assert_eq!(Catalogue::shipped().least_thinking("gemini-3.7-flash"), Some(Thinking::Low));
+    }
+
+    #[test]
+    fn a_cap_on_the_cost_needs_the_price_of_every_model_that_may_be_asked() {
+        let mut pipeline = Pipeline::parse(include_str!("../../../examples/themes.toml")).unwrap();
+        let place =
+            |model: &str, location: Option<&str>| Place { model: model.into(), location: location.map(str::to_owned) };
+        let refuses = |pipeline: &Pipeline| Catalogue::shipped().refuses_cap(pipeline, DAYS[0]);
+        pipeline.model.name = "mine".into();
+        assert_eq!(refuses(&pipeline), None, "without a cap nobody needs a price");
+        pipeline.run.max_cost = Some(picodollars(5.0));
+        let why = refuses(&pipeline).unwrap();
+        assert!(why.contains("write [model.price] for mine, or remove max_cost_usd"), "{why}");
+        pipeline.model.fallback = vec![place(DEFAULT_MODEL, Some("eu")), place("theirs", Some("us"))];
+        let why = refuses(&pipeline).unwrap();
+        assert!(why.contains("for mine and remove theirs@us from [model] fallback, or"), "{why}");
+        assert!(!why.contains(DEFAULT_MODEL), "its price is known: {why}");
+        pipeline.model.price = Some(Price::per_million(0.0, 0.0, None));
+        let why = refuses(&pipeline).unwrap();
+        assert!(why.contains("(tier standard): remove theirs@us"), "the pipeline's price is its model's alone: {why}");
+        pipeline.model.fallback.pop();
+        assert_eq!(refuses(&pipeline), None);
+        pipeline.model.tier = Tier::Priority;
+        assert_eq!(refuses(&pipeline), None, "in eu only the standard tier is served, and its price is known");
+        pipeline.model.fallback = vec![place(DEFAULT_MODEL, Some("global"))];
+        assert!(refuses(&pipeline).unwrap().contains("(tier priority): remove"), "a price of another tier is none");
     }
 }

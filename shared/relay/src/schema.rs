@@ -1,6 +1,7 @@
-//! The answer's form, as Gemini's `responseSchema` says it.
+//! The answer's form, as Gemini's `responseSchema` says it and as JSON Schema does.
 
 use crate::pipeline::{AnswerColumn, Pipeline, ValueType};
+use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 /// The `responseSchema` of a pipeline: an OBJECT with one property per answer column, in the order of the file.
@@ -18,19 +19,62 @@ pub fn response_schema(pipeline: &Pipeline) -> Value {
     })
 }
 
+/// The JSON Schema of a pipeline, in what all structured outputs understand: an object with one property per answer column, all
+/// required and no other (strict mode of <https://platform.openai.com/docs/guides/structured-outputs>). Serialized, its properties
+/// have the order of the file: models answer in the order of the schema, and a column may build on the one before it.
+pub fn json_schema(pipeline: &Pipeline) -> impl Serialize {
+    JsonSchema {
+        kind: "object",
+        properties: Properties(&pipeline.answer),
+        required: pipeline.answer.iter().map(|column| column.name.as_str()).collect(),
+        additional_properties: false,
+    }
+}
+
+#[derive(Serialize)]
+struct JsonSchema<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    properties: Properties<'a>,
+    required: Vec<&'a str>,
+    #[serde(rename = "additionalProperties")]
+    additional_properties: bool,
+}
+
+struct Properties<'a>(&'a [AnswerColumn]);
+
+impl Serialize for Properties<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_map(self.0.iter().map(|column| (&column.name, described(column, &JSON_TYPES, None))))
+    }
+}
+
+/// Names of types: of text, whole numbers, numbers, truth values, lists.
+type Types = [&'static str; 5];
+const GEMINI_TYPES: Types = ["STRING", "INTEGER", "NUMBER", "BOOLEAN", "ARRAY"];
+const JSON_TYPES: Types = ["string", "integer", "number", "boolean", "array"];
+
 fn property(column: &AnswerColumn) -> Value {
+    described(column, &GEMINI_TYPES, Some("enum"))
+}
+
+/// `format` is that of a text with a choice of values.
+fn described(column: &AnswerColumn, [string, integer, number, boolean, array]: &Types, format: Option<&str>) -> Value {
     let value_type = match column.value_type {
-        ValueType::String => "STRING",
-        ValueType::Integer => "INTEGER",
-        ValueType::Number => "NUMBER",
-        ValueType::Boolean => "BOOLEAN",
+        ValueType::String => string,
+        ValueType::Integer => integer,
+        ValueType::Number => number,
+        ValueType::Boolean => boolean,
     };
     let mut value = json!({"type": value_type});
     if let Some(choices) = &column.one_of {
-        (value["format"], value["enum"]) = ("enum".into(), json!(choices));
+        value["enum"] = json!(choices);
+        if let Some(format) = format {
+            value["format"] = format.into();
+        }
     }
     let mut property = match column.count {
-        Some(count) => json!({"type": "ARRAY", "items": value, "minItems": count, "maxItems": count}),
+        Some(count) => json!({"type": array, "items": value, "minItems": count, "maxItems": count}),
         None => value,
     };
     if let Some(description) = description(column) {
@@ -105,5 +149,32 @@ mod tests {
         assert_eq!(schema["properties"]["y"]["items"], json!({"type": "NUMBER"}));
         assert_eq!(schema["properties"]["x"], json!({"type": "BOOLEAN"}));
         assert_eq!(schema["properties"]["w"], json!({"type": "STRING", "description": "At most 9 characters."}));
+    }
+
+    #[test]
+    fn json_schema_says_the_same_in_small_letters_and_keeps_the_order_of_the_file() {
+        let text = r#"
+            name = "all"
+            key = "id"
+            [prompt]
+            template = "{{ text }}"
+            [answer.why]
+            type = "string"
+            count = 2
+            description = "Reasons."
+            [answer.mood]
+            type = "string"
+            one_of = ["good", "bad"]
+            [answer.score]
+            type = "integer"
+            [target]
+            table = "t"
+        "#;
+        let schema = serde_json::to_string(&json_schema(&Pipeline::parse(text).unwrap())).unwrap();
+        let expected = r#"{"type":"object","properties":{"#.to_owned()
+            + r#""why":{"description":"Reasons. Exactly 2 values.","items":{"type":"string"},"maxItems":2,"minItems":2,"type":"array"},"#
+            + r#""mood":{"enum":["good","bad"],"type":"string"},"score":{"type":"integer"}},"#
+            + r#""required":["why","mood","score"],"additionalProperties":false}"#;
+        assert_eq!(schema, expected);
     }
 }

@@ -5,7 +5,7 @@
 //! words, hiragana only separates. Where a row has too few words, two of them make one ("A B"), then a word and a number.
 
 use crate::answer::normal;
-use crate::pipeline::{AnswerColumn, Pipeline, ValueType};
+use crate::pipeline::{AnswerColumn, Pipeline, Provider, ValueType};
 use crate::ports::{Ask, Fault, Model, Reply};
 use async_trait::async_trait;
 use serde_json::{Map, Value};
@@ -20,6 +20,15 @@ pub struct StandIn;
 impl StandIn {
     /// What a person must read wherever its answers are shown.
     pub const NOTE: &str = "stand-in model: set GEMINI_API_KEY to ask Gemini";
+    /// The same, where it is known whom the pipeline meant.
+    pub fn note(provider: Provider) -> &'static str {
+        match provider {
+            Provider::Google => StandIn::NOTE,
+            Provider::OpenAi => {
+                "stand-in model: set OPENAI_API_KEY to ask OpenAI, or OPENAI_BASE_URL to ask another server"
+            }
+        }
+    }
     /// The model's name in its replies.
     pub const MODEL: &str = "stand-in";
 }

@@ -1,10 +1,11 @@
 use super::answer::{self, Tokens};
+use super::chat;
 use super::tally::Tally;
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
 use http_body_util::{Either, Full, StreamBody};
 use hyper::body::Frame;
-use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use hyper::http::request;
 use hyper::{Response, StatusCode, Version};
 use serde_json::{Value, json};
@@ -17,10 +18,12 @@ pub struct CallInfo {
     pub n: u64,
     /// The count of calls with this prompt, from 1.
     pub nth: u64,
-    /// The text of the contents.
+    /// The text of the contents; of chat completions that of the last message.
     pub prompt: String,
-    /// The model in the address.
+    /// The model in the address; of chat completions that in the body.
     pub model: String,
+    /// Whether it is one for chat completions.
+    pub chat: bool,
     /// The path of the address.
     pub path: String,
     /// `x-goog-api-key`.
@@ -29,26 +32,44 @@ pub struct CallInfo {
     pub authorization: Option<String>,
     /// Whether it came over HTTP/2.
     pub http2: bool,
+    /// All of its headers.
+    pub headers: HeaderMap,
     /// The whole body; null when it was not JSON.
     pub request: Value,
 }
 
 impl CallInfo {
-    pub(super) fn read(n: u64, model: String, head: &request::Parts, body: &[u8], tally: &Tally) -> CallInfo {
+    /// `model` is the one in the address; chat completions have none there.
+    pub(super) fn read(n: u64, model: Option<&str>, head: &request::Parts, body: &[u8], tally: &Tally) -> CallInfo {
         let request: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
-        let prompt = request["contents"][0]["parts"][0]["text"].as_str().unwrap_or("").to_owned();
+        let last = request["messages"].as_array().and_then(|messages| messages.last());
+        let text = match last {
+            Some(message) => &message["content"],
+            None => &request["contents"][0]["parts"][0]["text"],
+        };
+        let prompt = text.as_str().unwrap_or("").to_owned();
         let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let http2 = head.version == Version::HTTP_2;
         CallInfo {
             n,
             nth: tally.prompted(&prompt),
             prompt,
-            model,
+            model: model.or(request["model"].as_str()).unwrap_or("").to_owned(),
+            chat: model.is_none(),
+            headers: head.headers.clone(),
             path: head.uri.path().to_owned(),
             key_header: header("x-goog-api-key"),
             authorization: header("authorization"),
             http2,
             request,
+        }
+    }
+
+    /// The schema of the answer.
+    fn schema(&self) -> &Value {
+        match self.chat {
+            true => &self.request["response_format"]["json_schema"]["schema"],
+            false => &self.request["generationConfig"]["responseSchema"],
         }
     }
 }
@@ -83,6 +104,8 @@ pub enum Act {
     Garbage,
     /// The prompt is blocked for this reason.
     Blocked(String),
+    /// The model says with these words that it will not; Gemini has no words for it.
+    Refused(String),
     /// A candidate without content, finished for this reason.
     BlockedAnswer(String),
     /// An answer that ends here because of MAX_TOKENS.
@@ -128,12 +151,16 @@ impl Act {
             tokio::time::sleep(wait).await;
             act = *then;
         }
-        let finished = |text: Option<&str>, finish: &str| {
-            let tokens = Tokens::of(&call.request, text.unwrap_or(""));
+        let finished_in = |tokens: Tokens, text: Option<&str>, finish: &str| {
             tally.answered(tokens);
-            answer::body(text, finish, &call.model, tokens)
+            match call.chat {
+                true => chat::body(text, finish, &call.request, &call.model, tokens),
+                false => answer::body(text, finish, &call.model, tokens),
+            }
         };
-        let auto = || answer::auto(&call.request["generationConfig"]["responseSchema"], &call.prompt);
+        let finished =
+            |text: Option<&str>, finish: &str| finished_in(Tokens::of(&call.request, text.unwrap_or("")), text, finish);
+        let auto = || answer::auto(call.schema(), &call.prompt);
         let body = match act {
             Act::After(..) | Act::Hang => std::future::pending().await,
             Act::Reset => return Err(Reset),
@@ -142,17 +169,23 @@ impl Act {
                 let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
                 return Ok(response(status, body.into()));
             }
+            Act::Busy { retry_after, .. } if call.chat => return Ok(chat::busy(retry_after)),
             Act::Busy { retry_after, encoding } => return Ok(busy(retry_after, encoding)),
             Act::Auto => finished(Some(&auto()), "STOP"),
-            Act::Long(output) => {
-                let tokens = Tokens { output, ..Tokens::of(&call.request, "") };
-                tally.answered(tokens);
-                answer::body(Some(&auto()), "STOP", &call.model, tokens)
-            }
+            Act::Long(output) => finished_in(Tokens { output, ..Tokens::of(&call.request, "") }, Some(&auto()), "STOP"),
             Act::Answer(text) => finished(Some(&text), "STOP"),
             Act::Empty => finished(Some(""), "STOP"),
             Act::MaxTokens(text) => finished(Some(&text), "MAX_TOKENS"),
             Act::BlockedAnswer(reason) => finished(None, &reason),
+            Act::Refused(words) if call.chat => {
+                let tokens = Tokens::of(&call.request, &words);
+                tally.answered(tokens);
+                chat::refused(&words, &call.request, &call.model, tokens)
+            }
+            Act::Refused(_) => finished(None, "SAFETY"),
+            Act::Blocked(_) if call.chat => {
+                return Ok(response(StatusCode::BAD_REQUEST, chat::error("content_filter").into()));
+            }
             Act::Blocked(reason) => {
                 let tokens = Tokens { output: 0, ..Tokens::of(&call.request, "") };
                 tally.answered(tokens);

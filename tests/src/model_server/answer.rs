@@ -14,12 +14,15 @@ impl Tokens {
     }
 }
 
-/// What a request reads: its contents, the system instruction and the schema, by the same rule.
+/// What a request reads: its contents, the system instruction and the schema, by the same rule; of chat completions the messages.
 pub(super) fn prompt_tokens(request: &Value) -> u64 {
-    let text = |of: &Value| of["parts"][0]["text"].as_str().map_or(0, str::len);
-    let schema = &request["generationConfig"]["responseSchema"];
-    let schema = if schema.is_null() { 0 } else { schema.to_string().len() };
-    (text(&request["contents"][0]) + text(&request["systemInstruction"]) + schema) as u64 / 4 + 1
+    let length = |text: &Value| text.as_str().map_or(0, str::len);
+    let parts = [&request["contents"][0], &request["systemInstruction"]].map(|of| length(&of["parts"][0]["text"]));
+    let messages = request["messages"].as_array().into_iter().flatten().map(|message| length(&message["content"]));
+    let schemas =
+        [&request["generationConfig"]["responseSchema"], &request["response_format"]["json_schema"]["schema"]];
+    let schemas = schemas.into_iter().filter(|schema| !schema.is_null()).map(|schema| schema.to_string().len());
+    parts.into_iter().chain(messages).chain(schemas).sum::<usize>() as u64 / 4 + 1
 }
 
 /// What every fixed reply says that it took.

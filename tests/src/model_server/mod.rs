@@ -1,7 +1,9 @@
-//! A model behind HTTP that does what a script says: `generateContent` of the Gemini API and of Vertex AI on 127.0.0.1.
+//! A model behind HTTP that does what a script says: `generateContent` of the Gemini API and of Vertex AI, and chat completions as
+//! OpenAI has them, on 127.0.0.1. The path of a call says which.
 
 mod act;
 mod answer;
+mod chat;
 mod quota;
 mod tally;
 mod tls;
@@ -45,8 +47,8 @@ pub struct Script {
 
 #[derive(Clone)]
 enum Behaviour {
-    /// One body for every call, and no look at the call: for benches.
-    Fixed(Bytes),
+    /// One body for every call of Gemini's, one for every chat completion, and no look at the call: for benches.
+    Fixed(Bytes, Bytes),
     Scripted(Arc<dyn Fn(&CallInfo) -> Act + Send + Sync>),
 }
 
@@ -79,7 +81,8 @@ impl Script {
 
     /// Each call gets the same answer text, rendered once; calls are counted but not read.
     pub fn fixed(text: &str) -> Script {
-        Script::with(Behaviour::Fixed(answer::fixed(text).into()))
+        let chat = chat::body(Some(text), "STOP", &serde_json::Value::Null, "fixed", answer::FIXED_USAGE);
+        Script::with(Behaviour::Fixed(answer::fixed(text).into(), chat.into()))
     }
 
     fn with(behaviour: Behaviour) -> Script {
@@ -182,6 +185,11 @@ impl ModelServer {
         format!("{scheme}://{}", self.address)
     }
 
+    /// What `OPENAI_BASE_URL` is set to.
+    pub fn chat_base(&self) -> String {
+        format!("{}/v1", self.base())
+    }
+
     /// What `SSL_CERT_FILE` is set to. Deleted with the server and its script.
     ///
     /// # Panics
@@ -214,32 +222,34 @@ impl Served {
     }
 
     async fn reply(self, request: Request<Incoming>) -> Result<Response<Bodies>, act::Reset> {
-        let method = request.uri().path().rsplit('/').next().unwrap_or_default();
-        if method.ends_with(":countTokens") {
+        let path = request.uri().path();
+        if path.ends_with(":countTokens") {
             return self.count(request.into_body()).await;
         }
-        let model = method.strip_suffix(":generateContent");
-        let Some(model) = model.filter(|_| request.method() == Method::POST).map(str::to_owned) else {
+        let model = path.rsplit('/').next().and_then(|last| last.strip_suffix(":generateContent")).map(str::to_owned);
+        let chat = path.ends_with(chat::PATH);
+        if request.method() != Method::POST || (model.is_none() && !chat) {
             return Ok(act::response(StatusCode::NOT_FOUND, Bytes::new()));
-        };
+        }
         let (n, _in_flight) = self.tally.called();
         let (head, body) = request.into_parts();
         if let Some(Err(rejects_in)) = self.bucket.as_ref().map(|bucket| bucket.take()) {
             drain(body).await;
             tokio::time::sleep(rejects_in).await;
             self.tally.rejected();
-            return Ok(act::busy(None, RetryEncoding::Text));
+            return Ok(if chat { chat::busy(None) } else { act::busy(None, RetryEncoding::Text) });
         }
         match &self.script.behaviour {
-            Behaviour::Fixed(reply) => {
+            Behaviour::Fixed(gemini, completion) => {
                 drain(body).await;
                 tokio::time::sleep(self.script.latency).await;
                 self.tally.answered(answer::FIXED_USAGE);
+                let reply = if chat { completion } else { gemini };
                 Ok(act::response(StatusCode::OK, reply.clone()))
             }
             Behaviour::Scripted(script) => {
                 let body = body.collect().await.map_err(|_| act::Reset)?.to_bytes();
-                let call = CallInfo::read(n, model, &head, &body, &self.tally);
+                let call = CallInfo::read(n, model.as_deref(), &head, &body, &self.tally);
                 let act = script(&call);
                 tokio::time::sleep(self.script.latency).await;
                 act.perform(&call, &self.tally).await

@@ -72,7 +72,7 @@ pub fn setup(seed: u64) -> Setup {
         seed,
         by_hand,
         table,
-        pipeline: reusing(seed, pipeline(one_in(4))),
+        pipeline: budgeted(seed, reusing(seed, pipeline(one_in(4)))),
         files,
         sweeps: true,
         dropped_percent: if one_in(8) { 100 } else { chance.below(3) * 10 },
@@ -89,6 +89,16 @@ pub fn setup(seed: u64) -> Setup {
 fn reusing(seed: u64, pipeline: String) -> String {
     match Chance::seeded(seed ^ 0x6361_6368_6500).below(3) {
         0 => pipeline.replace("only_changed", "reuse_answers = true\nonly_changed"),
+        _ => pipeline,
+    }
+}
+
+/// Every third world has a budget that is never reached: its object meets the faults of claims. Drawn apart, likewise.
+fn budgeted(seed: u64, pipeline: String) -> String {
+    const MODEL: &str =
+        "[model]\nmax_output_tokens = 1000\nprice = { input = 1, output = 2 }\n[run]\nmax_cost_usd = 1000\n";
+    match Chance::seeded(seed ^ 0x6275_6467_6574).below(3) {
+        0 => pipeline.replace("[run]\n", MODEL),
         _ => pipeline,
     }
 }

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tasuki_google::connect::Endpoint;
 use tasuki_google::model::{VertexConfig, VertexModel};
 use tasuki_relay::ports::{Ask, Fault, Model, Reply};
+use tasuki_relay::prices::Tier;
 use tasuki_tests::emulators::trial;
 use tasuki_tests::model_server::{Act, CallInfo, ModelServer, Script};
 use tasuki_tests::suites::{model_questions, model_suite};
@@ -24,6 +25,8 @@ pub fn trials() -> Vec<Trial> {
         trial("a_second_refusal_is_no_rows_fault", &[], refused),
         trial("a_right_that_is_missing_is_no_rows_fault", &[], denied),
         trial("without_a_token_nothing_is_sent", &[], without_token),
+        trial("a_tier_is_asked_of_vertex_by_headers_and_told_by_its_reply", &[], tiered),
+        trial("a_tier_sends_no_row_out_of_the_deployments_location", &[], kept),
     ]
 }
 
@@ -54,14 +57,18 @@ fn tokens(tokens: &'static [&'static str]) -> Credentials {
 }
 
 fn vertex(server: &ModelServer, credentials: Credentials) -> Result<VertexModel> {
+    Ok(VertexModel::new(config(server, credentials))?)
+}
+
+fn config(server: &ModelServer, credentials: Credentials) -> VertexConfig {
     let https = server.base().starts_with("https");
-    Ok(VertexModel::new(VertexConfig {
+    VertexConfig {
         project: "a-project".into(),
         location: "global".into(),
         endpoint: Endpoint { url: Some(server.base()), credentials },
         max_in_flight: 1_000,
         cert_file: https.then(|| server.ca_pem_path().to_owned()),
-    })?)
+    }
 }
 
 fn question() -> Result<Ask> {
@@ -148,6 +155,50 @@ async fn denied() -> Result<()> {
     let (said, calls) = asked(tokens(&["sekret-1"]), move |_| Act::Status(403, denied.to_owned())).await?;
     ensure!(matches!(&said, Err(Fault::Systemic(what)) if what.contains("aiplatform.endpoints.predict")), "{said:?}");
     ensure!(calls == 1, "{calls}");
+    Ok(())
+}
+
+fn with_tier(tier: Tier) -> Result<Ask> {
+    let mut ask = question()?;
+    Arc::make_mut(&mut ask.pipeline).model.tier = tier;
+    Ok(ask)
+}
+
+async fn tiered() -> Result<()> {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let calls = seen.clone();
+    let script = Script::acting(move |call| {
+        let header = |name: &str| call.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let names =
+            ["x-vertex-ai-llm-request-type", "x-vertex-ai-llm-shared-request-type", "x-server-timeout"].map(header);
+        assert_eq!(call.request.get("service_tier"), None, "Vertex AI would pass over it");
+        calls.lock().unwrap_or_else(PoisonError::into_inner).push(names);
+        let traffic = r#"{"candidates": [], "usageMetadata": {"trafficType": "ON_DEMAND_PRIORITY"}}"#;
+        Act::Body(traffic.to_owned())
+    });
+    let server = ModelServer::start(script).await?;
+    let vertex = vertex(&server, tokens(&["sekret-1"]))?;
+    for tier in [Tier::Standard, Tier::Flex, Tier::Priority] {
+        ensure!(vertex.ask(&with_tier(tier)?).await?.tier == Some(Tier::Priority), "the reply says what served it");
+    }
+    let some = |word: &str| Some(word.to_owned());
+    let seen = seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let flex = [some("shared"), some("flex"), some("1800")];
+    ensure!(seen == [[None, None, None], flex, [some("shared"), some("priority"), None]], "{seen:?}");
+    Ok(())
+}
+
+async fn kept() -> Result<()> {
+    let server = ModelServer::start(Script::default()).await?;
+    let mut config = config(&server, tokens(&["sekret-1"]));
+    config.location = "eu".into();
+    let vertex = VertexModel::new(config)?;
+    let said = vertex.ask(&with_tier(Tier::Flex)?).await;
+    ensure!(matches!(&said, Err(Fault::Systemic(what)) if what.contains("location = \"global\"")), "{said:?}");
+    ensure!(server.tally().calls() == 0, "a row left");
+    let mut allowed = with_tier(Tier::Flex)?;
+    Arc::make_mut(&mut allowed.pipeline).model.location = Some("global".to_owned());
+    vertex.ask(&allowed).await?;
     Ok(())
 }
 

@@ -7,7 +7,7 @@ mod run;
 mod site;
 
 use crate::cli::{self, Command};
-use crate::commands::{Exit, cancel, failures, results, resume, runs, status};
+use crate::commands::{Exit, cancel, cost, failures, results, resume, runs, status};
 use anyhow::{Result, bail};
 use deployment::Deployment;
 use site::Deployed;
@@ -37,6 +37,7 @@ pub(crate) async fn perform(file: &Path, command: Command) -> Result<Exit> {
         Command::Cancel(args) => cancelled(site, args).await,
         Command::Resume(args) => resume::deployed(site, args).await,
         Command::Status(args) => status::status(site, args).await,
+        Command::Cost(args) => cost::cost(site, args).await,
         Command::Results(args) => results::results(site, args).await,
         Command::Failures(args) => failures::failures(site, args).await,
         Command::Doctor(_) | Command::Serve(_) | Command::Schema(_) => {

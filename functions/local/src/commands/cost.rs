@@ -1,26 +1,97 @@
-//! What a run costs, as far as the list prices of this version tell.
+//! `tasuki cost`, and what a run cost for the other commands.
 
+use super::Exit;
 use super::runs::{self, Run};
-use crate::show::dollars;
+use crate::bill::{Basis, Cost, Price};
+use crate::cli;
+use crate::show::{self, dollars, number};
 use crate::site::Site;
 use anyhow::Result;
-use tasuki_relay::prices::{Catalogue, Tier};
+use serde_json::json;
+use std::fmt::Write as _;
+use std::io::{Write, stdout};
+use tasuki_relay::prices::{self, Catalogue};
+use tasuki_relay::record::{Bill, Counts};
+use tasuki_relay::stand_in::StandIn;
 
-/// Picodollars in a dollar.
-const PICO: f64 = 1e12;
-
-/// The run's price at the list price of its model on the day when it began, in dollars; `None` when that is not known. Calls that
-/// are counted as ambiguous or wasted are not in it.
-pub(crate) async fn of(site: &dyn Site, run: &Run) -> Result<Option<f64>> {
-    if runs::is_stand_in(site, run).await? {
-        return Ok(Some(0.0));
+pub(crate) async fn cost(site: &dyn Site, args: cli::Cost) -> Result<Exit> {
+    let run = runs::pick(site, args.run.as_deref()).await?;
+    let cost = of(site, &run).await?;
+    let prices = match runs::pipeline(site, &run.run).await? {
+        Some(pipeline) => Price::all(&pipeline, run.run_time),
+        None => Vec::new(),
+    };
+    match args.json {
+        true => show::json_line(&mut stdout().lock(), &json(&run, &cost, &prices))?,
+        false => stdout().write_all(text(&run, &cost, &prices).as_bytes())?,
     }
-    let Some(pipeline) = runs::pipeline(site, &run.run).await? else { return Ok(None) };
-    let price = Catalogue::shipped().price(&pipeline.model.name, Tier::Standard, run.run_time);
-    Ok(price.map(|price| price.of(run.counts().usage) as f64 / PICO))
+    Ok(Exit::Done)
 }
 
-/// The same as a person reads it.
-pub(crate) async fn sum(site: &dyn Site, run: &Run) -> Result<String> {
-    Ok(of(site, run).await?.map_or_else(|| "unknown".to_owned(), dollars))
+/// What the run cost, as the store has it.
+pub(crate) async fn of(site: &dyn Site, run: &Run) -> Result<Cost> {
+    let counts = run.counts();
+    if runs::is_stand_in(site, run).await? {
+        return Ok(Cost::nothing(counts));
+    }
+    if !is_without_prices(&counts) {
+        return Ok(Cost::recorded(counts));
+    }
+    let Some(pipeline) = runs::pipeline(site, &run.run).await? else { return Ok(Cost::at_list_price(counts, None)) };
+    Ok(match pipeline.model.price {
+        Some(_) => Cost::recorded(counts), // a version that knows this field wrote it: the model is free
+        None => Cost::at_list_price(counts, Catalogue::shipped().price_of(&pipeline.model, run.run_time)),
+    })
+}
+
+/// Tokens were paid for, and nobody said for how much, nor that it is not known.
+fn is_without_prices(counts: &Counts) -> bool {
+    let Bill { calls, usage, cost } = counts.bill();
+    calls > 0 && usage.prompt + usage.output + usage.thought > 0 && cost == 0 && counts.unpriced_calls == 0
+}
+
+fn json(run: &Run, cost: &Cost, prices: &[Price]) -> serde_json::Value {
+    let counts = cost.counts;
+    let is_stand_in = cost.basis == Basis::StandIn;
+    json!({
+        "run": run.run, "state": run.state, "pipeline": run.pipeline, "file": run.file,
+        "cost_usd": cost.usd(), "cost_basis": cost.basis_json(), "cost_at_least_usd": prices::dollars(counts.cost),
+        "cost_per_answer_usd": cost.usd_per_answer(), "bill": cost.json(), "total": cost.class_json(counts.bill()),
+        "reused_answers": counts.reused_answers, "duplicate_prompts": counts.duplicate_prompts,
+        "ambiguous_calls": counts.ambiguous_calls, "unpriced_calls": counts.unpriced_calls,
+        "prices": prices.iter().filter(|_| !is_stand_in).map(Price::json).collect::<Vec<_>>(),
+        "note": is_stand_in.then_some(StandIn::NOTE),
+    })
+}
+
+fn text(run: &Run, cost: &Cost, prices: &[Price]) -> String {
+    let (total, is_stand_in) = (cost.counts.bill(), cost.basis == Basis::StandIn);
+    let classes = cost.classes().into_iter().flatten().chain([("total", total)]);
+    let head = ["", "calls", "prompt", "cached", "output", "thought", "cost"].map(str::to_owned);
+    let rows = classes.map(|(name, bill)| {
+        let usage = bill.usage;
+        let counts = [bill.calls, usage.prompt, usage.cached, usage.output, usage.thought].map(number);
+        std::iter::once(name.to_owned()).chain(counts).chain([cost.sum(bill)]).collect()
+    });
+    let mut text = format!("{}  {} with pipeline {}, run {}\n", run.state, run.file, run.pipeline, run.run);
+    text += &show::number_table(head.into(), rows);
+    text.push('\n');
+    let mut say = |name: &str, value: &str| writeln!(text, "{name:<12}{value}").expect("text takes all");
+    if let Some(usd) = cost.usd_per_answer() {
+        say("per answer", &dollars(usd));
+    }
+    cost.notes().iter().for_each(|(name, note)| say(name, note));
+    if is_stand_in {
+        say("note", StandIn::NOTE);
+        say("", "its answers cost nothing");
+        return text;
+    }
+    if cost.basis == Basis::ListPrice {
+        say(
+            "basis",
+            "an older version of Tasuki wrote the run, without prices and classes: these are its tokens at list price",
+        );
+    }
+    prices.iter().for_each(|price| say("price", &price.text()));
+    text
 }

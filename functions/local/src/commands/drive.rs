@@ -16,10 +16,12 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
+use tasuki_generator::Meter;
 use tasuki_relay::control;
 use tasuki_relay::names::{self, Bucket, RunId};
-use tasuki_relay::pipeline::Pipeline;
+use tasuki_relay::pipeline::{Pipeline, Provider};
 use tasuki_relay::ports::Objects;
+use tasuki_relay::record::Counts;
 use tasuki_relay::stand_in::StandIn;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -85,7 +87,7 @@ impl Job<'_> {
     pub(crate) async fn driven(&self, stop: Stop) -> Result<Driven> {
         rlimit::increase_nofile_limit(u64::MAX).ok(); // fewer connections are then all there is
         self.tell_of_the_paid_one().await?;
-        match self.home.lock(self.command, Some(self.chosen.answerer)).await? {
+        match self.home.lock(self.command, None).await? {
             Ok(lock) => self.drive(lock, stop).await,
             Err(holder) if holder.serves() => self.hand_over(holder, stop).await,
             Err(holder) => Err(self.home.in_use(&holder)),
@@ -94,18 +96,21 @@ impl Job<'_> {
 
     /// Without the key a run that was begun with it stays as it is: whoever expected to resume it learns how.
     async fn tell_of_the_paid_one(&self) -> Result<()> {
-        if self.chosen.answerer == Answerer::Gemini {
+        if self.chosen.answerer != Answerer::StandIn {
             return Ok(());
         }
+        let paid = Answerer::of(self.provider());
         for run in runs::all(&self.home).await?.iter().filter(|run| !run.is_ended()) {
             if run.file == self.called
-                && self.home.answerer_of(&run.run) == Some(Answerer::Gemini)
+                && self.home.answerer_of(&run.run) == Some(paid)
                 && runs::plan(&self.home, &run.run).await?.is_none_or(|plan| plan.pipeline_text == self.pipeline_text)
             {
-                let mend = Answerer::Gemini.mend();
                 eprintln!(
-                    "run {} of {} was begun with Gemini and is not finished: to go on with it {mend} and give this command again",
-                    run.run, self.called
+                    "run {} of {} was begun with {} and is not finished: to go on with it {} and give this command again",
+                    run.run,
+                    self.called,
+                    paid.name(),
+                    paid.mend(self.provider())
                 );
             }
         }
@@ -123,7 +128,7 @@ impl Job<'_> {
         self.home.begun_by(&found.run, self.chosen.answerer)?;
         eprintln!("run {}: {} with pipeline {}", found.run, self.called, self.pipeline.name);
         if self.chosen.answerer == Answerer::StandIn {
-            eprintln!("{}", StandIn::NOTE);
+            eprintln!("{}", StandIn::note(self.provider()));
         }
         let plan = Plan {
             only: Some(found.run.clone()),
@@ -139,11 +144,12 @@ impl Job<'_> {
     /// Another process serves the folder: it gets the file, and is followed.
     async fn hand_over(&self, holder: Holder, stop: Stop) -> Result<Driven> {
         let (dir, name) = (self.home.dir.display(), &self.pipeline.name);
-        if let Some(other) = holder.answerer.filter(|other| *other != self.chosen.answerer) {
+        let there = holder.answerers.map(|answerers| answerers.of(self.provider()));
+        if let Some(other) = there.filter(|other| *other != self.chosen.answerer) {
             bail!(
-                "{holder} works in {dir}, and there {}: {} here too, or start it again with the environment of this command",
-                if other == Answerer::Gemini { "Gemini answers" } else { "the stand-in model answers" },
-                other.mend()
+                "{holder} works in {dir}, and there {} answers: {} here too, or start it again with the environment of this command",
+                other.name(),
+                other.mend(self.provider())
             );
         }
         self.check_target()?;
@@ -176,7 +182,7 @@ impl Job<'_> {
         let name_of = move |hash: &str| inbox_name(&pipeline, identity.as_deref().unwrap_or(hash), suffix);
         // Who answers is part of what a run is. No TOML holds a NUL.
         let salt = match self.chosen.answerer {
-            Answerer::Gemini => self.pipeline_text.to_owned(),
+            Answerer::Gemini | Answerer::OpenAi => self.pipeline_text.to_owned(),
             Answerer::StandIn => format!("{}\0{}", self.pipeline_text, Answerer::StandIn),
         };
         let salt = salt.as_bytes();
@@ -184,6 +190,10 @@ impl Job<'_> {
         let run = runs::run_of(&self.home, &dropped.with_context(|| format!("{} cannot be copied", self.called))?);
         self.home.note(&run, &self.called, &self.resume);
         runs::one(&self.home, &run).await
+    }
+
+    fn provider(&self) -> Provider {
+        self.pipeline.model.provider
     }
 
     fn check_target(&self) -> Result<()> {
@@ -196,6 +206,12 @@ impl Job<'_> {
     }
 }
 
+/// What the run cost until now, in picodollars: `base` when this process began, `stored` by now; `None` when a part is not known.
+fn spent(base: &Counts, stored: &Counts, meter: &Meter) -> Option<u64> {
+    let since = (meter.unpriced.load(Relaxed) == 0).then(|| meter.cost.load(Relaxed))?;
+    Some(stored.known_cost()?.max(base.known_cost()? + since))
+}
+
 /// What the copy of a file is called whose bytes and pipeline have this SHA-256, in hexadecimal.
 pub(crate) fn inbox_name(pipeline: &str, hash: &str, suffix: &str) -> String {
     format!("{pipeline}/{}{suffix}", &hash[..NAME_DIGITS])
@@ -206,10 +222,11 @@ pub(crate) fn check_target(home: &Home, pipeline: &Pipeline, answerer: Answerer)
     let real = home.reader.answers_of_others(pipeline, StandIn::MODEL)?;
     if answerer == Answerer::StandIn && real > 0 {
         bail!(
-            "table {} of {} holds {} answers of real models, the stand-in would replace them: set GEMINI_API_KEY, or use another --dir or [target] table",
+            "table {} of {} holds {} answers of real models, the stand-in would replace them: {}, or use another --dir or [target] table",
             pipeline.table,
             home.database().display(),
-            number(real)
+            number(real),
+            Answerer::of(pipeline.model.provider).mend(pipeline.model.provider)
         );
     }
     Ok(())
@@ -270,6 +287,7 @@ pub(crate) async fn to_its_end(home: &Home, mut relay: Relay, run: &RunId, mut s
                     in_flight: Some(meter.in_flight.load(Relaxed)),
                     busy: meter.busy.load(Relaxed),
                     tokens: (meter.tokens_in.load(Relaxed), meter.tokens_out.load(Relaxed)),
+                    spent: spent(&base, &counts, &meter),
                 });
             }
         }

@@ -50,7 +50,8 @@ pub(crate) async fn follow(site: &dyn Site, run: &RunId, mut stop: Stop) -> Resu
         };
         let counts = row.map(|row| row.counts).unwrap_or_default();
         let tokens = (counts.usage.prompt, counts.usage.output + counts.usage.thought);
-        let shown = Shown { done: counts.rows(), total, failed: counts.failed, tokens, ..Shown::default() };
+        let spent = counts.known_cost();
+        let shown = Shown { done: counts.rows(), total, failed: counts.failed, tokens, spent, ..Shown::default() };
         let now = site.clock().instant();
         if shown != last {
             (moved, told) = (now, false);

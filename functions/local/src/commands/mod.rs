@@ -91,6 +91,7 @@ async fn in_the_folder(dir: &Path, command: Command) -> Result<Exit> {
         Command::Cancel(args) => cancel::cancel(dir, args).await,
         Command::Resume(args) => resume::resume(dir, args).await,
         Command::Status(args) => status::status(&Home::existing(dir)?, args).await,
+        Command::Cost(args) => cost::cost(&Home::existing(dir)?, args).await,
         Command::Results(args) => results::results(&Home::existing(dir)?, args).await,
         Command::Failures(args) => failures::failures(&Home::existing(dir)?, args).await,
         Command::Doctor(_) => bail!("doctor looks at a deployment: name its file with --deployment FILE"),

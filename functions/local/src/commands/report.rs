@@ -32,7 +32,10 @@ impl Report<'_> {
     pub(crate) async fn ended(&self, before: &Run, end: End, took: Duration) -> Result<Exit> {
         let found = runs::one(self.site, &before.run).await?;
         if let End::NotDone(why) = end {
-            eprintln!("{why}");
+            match &found.parked {
+                Some((_, reason)) if !reason.is_empty() => eprintln!("{why}: {reason}"),
+                _ => eprintln!("{why}"),
+            }
             let rows = rows(found.counts().rows(), "");
             let resume = found.resume(self.site).unwrap_or_else(|| self.resume.to_owned());
             eprintln!("{rows} loaded or failed by now; what came is kept. Go on with:\n  {resume}");

@@ -15,8 +15,12 @@ use crate::site::Site;
 use anyhow::{Context, Result, bail};
 use std::path::Path;
 use std::time::Duration;
+use tasuki_relay::budget::{self, Ledger};
 use tasuki_relay::control;
+use tasuki_relay::names::{self, Bucket};
 use tasuki_relay::pipeline::Pipeline;
+use tasuki_relay::ports::ObjectsError;
+use tasuki_relay::prices::picodollars;
 
 const NO_SIGNALS: &str = "signals cannot be listened for";
 
@@ -24,6 +28,8 @@ const NO_SIGNALS: &str = "signals cannot be listened for";
 pub(crate) struct Parked {
     run: Run,
     pipeline: Pipeline,
+    /// What it may cost from now on, in dollars.
+    max_cost: Option<f64>,
 }
 
 /// Finds the run; `Err` with how the command ends when it is not parked, which is told.
@@ -37,13 +43,61 @@ pub(crate) async fn parked(site: &dyn Site, args: &cli::Resume) -> Result<Result
         eprintln!("run {} is {}, not parked{mend}", run.run, run.state);
         return Ok(Err(shown(site, &run, &pipeline, args.json, None).await?));
     }
-    Ok(Ok(Parked { run, pipeline }))
+    check_max_cost(site, &run, &pipeline, args.max_cost).await?;
+    Ok(Ok(Parked { run, pipeline, max_cost: args.max_cost }))
+}
+
+/// A run that has spent its budget would be parked at once again, unless it gets more than it has cost.
+async fn check_max_cost(site: &dyn Site, run: &Run, pipeline: &Pipeline, max_cost: Option<f64>) -> Result<()> {
+    match max_cost {
+        Some(_) if pipeline.run.max_cost.is_none() => {
+            bail!("run {} has no budget ([run] max_cost_usd): resume it without --max-cost", run.run)
+        }
+        Some(dollars) => {
+            let spent = spent(site, run).await?;
+            if picodollars(dollars) <= spent {
+                bail!("run {} has cost {} by now: --max-cost must be more", run.run, budget::usd(spent));
+            }
+        }
+        None => {
+            let why = run.parked.as_ref().map_or("", |(_, why)| why);
+            if budget::is_spent_up(why) && !is_raised(site, run).await? {
+                let resume = run.resume(site).unwrap_or_default();
+                bail!(
+                    "run {}: {why}; it would be parked again at once: go on with {resume}, N dollars in all",
+                    run.run
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What the run has cost: its ledger knows of calls that are not loaded yet. Who may not read that sees what is loaded.
+async fn spent(site: &dyn Site, run: &Run) -> Result<u64> {
+    let ledger = match site.objects().read(Bucket::State, &names::budget(&run.run), None).await {
+        Err(ObjectsError::Denied(_)) => None,
+        found => found?.and_then(|object| Ledger::parse(&object.body, object.meta.created)),
+    };
+    Ok(ledger.map_or(0, |ledger| ledger.spent()).max(run.counts().cost))
+}
+
+/// The budget was raised after the run was parked, and it was not resumed.
+async fn is_raised(site: &dyn Site, run: &Run) -> Result<bool> {
+    let objects = site.objects();
+    let marker = objects.stat(Bucket::State, &names::parked(&run.run)).await?;
+    let raised = control::max_cost(&*objects, &run.run).await?;
+    Ok(raised.is_some_and(|(_, raised)| marker.is_none_or(|marker| raised.created > marker.created)))
 }
 
 impl Parked {
-    /// Removes the marker that was seen.
+    /// Removes the marker that was seen, once the run may cost what it is to.
     pub(crate) async fn unmark(&self, site: &dyn Site) -> Result<()> {
         let run = &self.run;
+        if let Some(dollars) = self.max_cost {
+            control::set_max_cost(&*site.objects(), &run.run, dollars).await.context("--max-cost cannot be written")?;
+            eprintln!("run {} may cost {} in all", run.run, budget::usd(picodollars(dollars)));
+        }
         let Some((marker, why)) = &run.parked else { return Ok(()) };
         if !control::resume(&*site.objects(), &run.run, *marker).await.context("the marker cannot be removed")? {
             bail!("run {} was parked anew meanwhile: see {}", run.run, site.line(&["status", run.short()]));
@@ -71,12 +125,12 @@ pub(crate) async fn resume(dir: &Path, args: cli::Resume) -> Result<Exit> {
         Err(exit) => return Ok(exit),
     };
     let (run, pipeline) = (&parked.run, &parked.pipeline);
-    let chosen = model::choose(pipeline.run.max_in_flight)?;
+    let chosen = model::choose(pipeline.model.provider, pipeline.run.max_in_flight)?;
     if let Some(other) = home.answerer_of(&run.run).filter(|other| *other != chosen.answerer) {
-        bail!("run {} was begun with {other}: to go on with it {}", run.run, other.mend());
+        bail!("run {} was begun with {other}: to go on with it {}", run.run, other.mend(pipeline.model.provider));
     }
     let stop = Stop::listen().context(NO_SIGNALS)?;
-    let lock = home.lock("resume", Some(chosen.answerer)).await?;
+    let lock = home.lock("resume", None).await?;
     // Whoever drives only a run of its own would leave this one lying, neither parked nor at work.
     if let Err(holder) = lock.as_ref()
         && !holder.serves()

@@ -28,7 +28,7 @@ use tasuki_relay::stand_in::StandIn;
 pub(crate) async fn retry(dir: &Path, args: cli::Retry) -> Result<Exit> {
     let home = Home::existing(dir)?;
     let (run, text, pipeline) = parent(&home, &args.run).await?;
-    let chosen = model::choose(pipeline.run.max_in_flight)?;
+    let chosen = model::choose(pipeline.model.provider, pipeline.run.max_in_flight)?;
     let mut stop = Stop::listen().context("signals cannot be listened for")?;
     let file = Temporary::new(&home);
     let (source, called) = match unfinished(&home, &run, &text, chosen.answerer).await? {
@@ -85,8 +85,8 @@ pub(crate) async fn failed_rows(
     file: &Temporary,
     stop: &mut Stop,
 ) -> Result<Failed> {
-    // An answer of the stand-in is none to Gemini.
-    let but = (answerer == Answerer::Gemini).then_some(StandIn::MODEL);
+    // An answer of the stand-in is none to a real model.
+    let but = (answerer != Answerer::StandIn).then_some(StandIn::MODEL);
     let read = async {
         let answered = match &run.row {
             Some(row) => site.books().answered_since(pipeline, row, but).await?,

@@ -22,7 +22,7 @@ pub(crate) async fn run(dir: &Path, args: cli::Run) -> Result<Exit> {
     let Checked { suffix, text, pipeline } = check(&args.input, &args.pipeline, readable)?;
     let input = &args.input;
     let job = Job {
-        chosen: model::choose(pipeline.run.max_in_flight)?,
+        chosen: model::choose(pipeline.model.provider, pipeline.run.max_in_flight)?,
         home: Home::open(dir)?,
         command: "run",
         pipeline: &pipeline,
@@ -72,7 +72,7 @@ pub(crate) fn check(
 pub(crate) fn begins(text: &str, file: &str) -> Result<Pipeline, String> {
     let pipeline = Pipeline::parse(text).map_err(|problems| problems.in_file(file))?;
     let (catalogue, now) = (Catalogue::shipped(), Clock::system().now());
-    if let Some(why) = catalogue.refuses(&pipeline.model, now) {
+    if let Some(why) = catalogue.refuses(&pipeline.model, now).or_else(|| catalogue.refuses_cap(&pipeline, now)) {
         return Err(format!("{file}: {why}"));
     }
     if let Some(warning) = catalogue.warns(&pipeline.model, now) {

@@ -2,6 +2,7 @@
 
 use super::run::suffix_of;
 use super::watch;
+use crate::bill::Basis;
 use crate::model::Answerer;
 use crate::site::Site;
 use anyhow::{Context, Result, bail};
@@ -9,6 +10,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use tasuki_relay::books::ResultRow;
+use tasuki_relay::budget;
 use tasuki_relay::clock::Millis;
 use tasuki_relay::control;
 use tasuki_relay::names::{self, Bucket, Dropped, RunId};
@@ -61,7 +63,9 @@ impl Run {
 
     /// The command that resumes it, if it is parked.
     pub(crate) fn resume(&self, site: &dyn Site) -> Option<String> {
-        self.parked.as_ref().map(|_| site.line(&["resume", self.short()]))
+        let (_, why) = self.parked.as_ref()?;
+        let more: &[&str] = if budget::is_spent_up(why) { &["--max-cost", "N"] } else { &[] };
+        Some(site.line(&[&["resume", self.short()], more].concat()))
     }
 
     /// The marker has the word: the store follows it with the next sweep. Who may not see markers sees the store's word.
@@ -100,7 +104,8 @@ impl Run {
             0 => BTreeMap::new(),
             _ => site.books().failure_reasons(&self.run).await?.into_iter().collect(),
         };
-        let stand_in = is_stand_in(site, self).await?;
+        let cost = super::cost::of(site, self).await?;
+        let stand_in = cost.basis == Basis::StandIn;
         Ok(json!({
             "run": self.run, "state": self.state, "pipeline": self.pipeline, "file": self.file, "input": self.input,
             "rows": counts.rows(), "expected_rows": self.expected(), "loaded": counts.loaded, "failed": counts.failed,
@@ -109,7 +114,9 @@ impl Run {
             "wasted_answers": counts.wasted_answers, "failures": reasons, "refused": self.refused,
             "tokens": { "prompt": counts.usage.prompt, "output": counts.usage.output, "thought": counts.usage.thought,
                 "cached": counts.usage.cached },
-            "cost_usd": super::cost::of(site, self).await?,
+            "cost_usd": cost.usd(), "cost_basis": cost.basis_json(), "bill": cost.json(),
+            "unpriced_calls": cost.counts.unpriced_calls, "reused_answers": counts.reused_answers,
+            "duplicate_prompts": counts.duplicate_prompts,
             "run_time": self.run_time, "source_time": self.source_time,
             "opened_at": times.map(|(opened, _)| opened), "ended_at": times.and_then(|(_, ended)| ended),
             "parked": self.parked.as_ref().map(|(_, why)| why), "note": stand_in.then_some(StandIn::NOTE),

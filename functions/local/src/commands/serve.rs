@@ -5,7 +5,7 @@ use super::watch::{self, Watch};
 use super::{Exit, drive, runs};
 use crate::cli;
 use crate::home::Home;
-use crate::model::{self, Answerer};
+use crate::model::{self, Answerer, Answerers};
 use crate::relay::{News, Plan, Relay};
 use crate::show::number;
 use crate::signals::Stop;
@@ -18,7 +18,7 @@ use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 use tasuki_relay::names::{self, Bucket, Dropped, RunId};
-use tasuki_relay::pipeline::Pipeline;
+use tasuki_relay::pipeline::{Pipeline, Provider};
 use tasuki_relay::ports::{Announcement, Meta, Objects, RunState};
 use tasuki_relay::stand_in::StandIn;
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -41,18 +41,18 @@ pub(crate) async fn serve(dir: &Path, args: cli::Serve) -> Result<Exit> {
     if pipelines.is_empty() {
         bail!("{}: holds no pipeline: put one or more .toml files there", args.pipelines.display());
     }
-    let chosen = model::choose(MAX_IN_FLIGHT)?;
+    let (model, answerers) = model::choose_all(MAX_IN_FLIGHT)?;
     let home = Home::open(dir)?;
-    let lock = match home.lock("serve", Some(chosen.answerer)).await? {
+    let lock = match home.lock("serve", Some(answerers)).await? {
         Ok(lock) => lock,
         Err(holder) => return Err(home.in_use(&holder)),
     };
     let mut stop = Stop::listen().context("signals cannot be listened for")?;
-    let open = to_take_over(&home, chosen.answerer).await?;
+    let open = to_take_over(&home, answerers).await?;
     let mut server = Server {
         home: home.clone(),
         dir: args.pipelines,
-        answerer: chosen.answerer,
+        answerers,
         tables: home.store(&lock)?,
         stored: BTreeMap::new(),
         wrong: Vec::new(),
@@ -64,13 +64,14 @@ pub(crate) async fn serve(dir: &Path, args: cli::Serve) -> Result<Exit> {
         bail!("nothing was started:\n{}", problems.join("\n"));
     }
     server.store(pipelines).await?;
-    for run in open {
-        home.begun_by(&run, chosen.answerer)?;
+    for (run, provider) in open {
+        home.begun_by(&run, answerers.of(provider))?;
     }
     let plan = Plan { only: None, max_in_flight: MAX_IN_FLIGHT as usize, rows_per_shard: None };
-    let mut relay = Relay::start(&home, lock, chosen.model, plan)?;
-    if chosen.answerer == Answerer::StandIn {
-        eprintln!("{}", StandIn::NOTE);
+    let mut relay = Relay::start(&home, lock, model, plan)?;
+    let providers: BTreeSet<Provider> = server.stored.values().map(|text| provider_of(text)).collect();
+    for provider in providers.into_iter().filter(|provider| answerers.of(*provider) == Answerer::StandIn) {
+        eprintln!("{}", StandIn::note(provider));
     }
     let (mut watch, mut ticks) = (Watch::default(), interval(LOOK_EVERY));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -96,31 +97,42 @@ pub(crate) async fn serve(dir: &Path, args: cli::Serve) -> Result<Exit> {
 }
 
 /// The begun runs of the folder. An error where some were begun with the other answerer: those would get mixed answers.
-async fn to_take_over(home: &Home, answerer: Answerer) -> Result<Vec<RunId>> {
-    let (mut open, mut others) = (Vec::new(), Vec::new());
+async fn to_take_over(home: &Home, answerers: Answerers) -> Result<Vec<(RunId, Provider)>> {
+    let (mut open, mut others) = (Vec::new(), BTreeMap::<_, Vec<String>>::new());
     for run in runs::all(home).await?.into_iter().filter(|run| !run.is_ended()) {
+        let provider = match runs::pipeline(home, &run.run).await? {
+            Some(pipeline) => pipeline.model.provider,
+            None => stored_provider(home, &run.pipeline).await?,
+        };
         match home.answerer_of(&run.run) {
-            Some(other) if other != answerer => {
-                others.push(format!("  {}  {}: {}", run.short(), run.file, home.line(&["cancel", run.short()])));
+            Some(other) if other != answerers.of(provider) => {
+                let line = format!("  {}  {}: {}", run.short(), run.file, home.line(&["cancel", run.short()]));
+                others.entry((other.name(), other.mend(provider))).or_default().push(line);
             }
             // What nobody has planned yet is taken over when it is whole.
-            _ if run.source_time.is_some() => open.push(run.run),
+            _ if run.source_time.is_some() => open.push((run.run, provider)),
             _ => (),
         }
     }
     if others.is_empty() {
         return Ok(open);
     }
-    let (other, model) = match answerer {
-        Answerer::Gemini => (Answerer::StandIn, "the stand-in model"),
-        Answerer::StandIn => (Answerer::Gemini, "Gemini"),
-    };
-    bail!(
-        "these runs of {} were begun with {model} and are not finished: {}, or cancel them\n{}",
-        home.dir.display(),
-        other.mend(),
-        others.join("\n")
-    )
+    let told = others.into_iter().map(|((model, mend), lines)| {
+        let (dir, lines) = (home.dir.display(), lines.join("\n"));
+        format!("these runs of {dir} were begun with {model} and are not finished: {mend}, or cancel them\n{lines}")
+    });
+    bail!("{}", told.collect::<Vec<_>>().join("\n"))
+}
+
+/// Whose the pipeline of this name is, as it is stored.
+async fn stored_provider(home: &Home, pipeline: &str) -> Result<Provider> {
+    let stored = home.objects.read(Bucket::State, &names::pipeline(pipeline), None).await?;
+    Ok(stored.map(|stored| provider_of(&String::from_utf8_lossy(&stored.body))).unwrap_or_default())
+}
+
+/// Of a text that is no pipeline no run asks anybody.
+fn provider_of(text: &str) -> Provider {
+    Pipeline::parse(text).map(|pipeline| pipeline.model.provider).unwrap_or_default()
 }
 
 /// The file and the text of each pipeline, by its name.
@@ -155,7 +167,7 @@ fn read(dir: &Path) -> Result<(Pipelines, Vec<String>)> {
 struct Server {
     home: Home,
     dir: PathBuf,
-    answerer: Answerer,
+    answerers: Answerers,
     tables: Store,
     /// The text of each pipeline as it is stored.
     stored: BTreeMap<String, String>,
@@ -198,7 +210,7 @@ impl Server {
                 continue;
             }
             let Ok(pipeline) = Pipeline::parse(text) else { continue };
-            let fits = match drive::check_target(&self.home, &pipeline, self.answerer) {
+            let fits = match drive::check_target(&self.home, &pipeline, self.answerers.of(pipeline.model.provider)) {
                 Ok(()) => self.tables.prepare(&pipeline).await.map_err(anyhow::Error::from),
                 misfit => misfit,
             };
@@ -302,7 +314,8 @@ impl Server {
         if self.make_new(meta) {
             return Ok(false);
         }
-        self.home.begun_by(&run, self.answerer)?;
+        let provider = stored_provider(&self.home, &dropped.pipeline).await?;
+        self.home.begun_by(&run, self.answerers.of(provider))?;
         Ok(true)
     }
 

@@ -4,6 +4,7 @@ use super::drive::End;
 use super::report::exit_of;
 use super::runs::{self, Run};
 use super::{Exit, cost, follow};
+use crate::bill::Basis;
 use crate::cli;
 use crate::show::{self, number};
 use crate::signals::Stop;
@@ -113,13 +114,18 @@ async fn one(site: &dyn Site, run: Run, driver: &Driver, json: bool) -> Result<E
     say("failed", format!("{}  {}", number(counts.failed), reasons.join(", ")).trim_end().to_owned())?;
     say("unchanged", number(counts.unchanged))?;
     say("superseded", number(counts.superseded))?;
-    let stand_in = runs::is_stand_in(site, &run).await?;
+    let cost = cost::of(site, &run).await?;
+    let stand_in = cost.basis == Basis::StandIn;
     let calls = [counts.paid_calls, counts.ambiguous_calls, counts.wasted_answers].map(number);
     let paid = runs::paid(stand_in);
     say("calls", format!("{} {paid}, {} ambiguous, {} wasted", calls[0], calls[1], calls[2]))?;
     let usage = [counts.usage.prompt, counts.usage.cached, counts.usage.output, counts.usage.thought].map(number);
     say("tokens", format!("{} in ({} cached), {} out, {} thought", usage[0], usage[1], usage[2], usage[3]))?;
-    say("cost", format!("{} at list price", cost::sum(site, &run).await?))?;
+    let (sum, of_it) = cost.in_short();
+    say("cost", format!("{sum}  {of_it}").trim_end().to_owned())?;
+    for (name, note) in cost.notes().into_iter().filter(|_| !stand_in) {
+        say(name, note)?;
+    }
     say("started", run.run_time.to_string())?;
     if let Some(ended) = run.row.as_ref().and_then(|row| row.ended_at) {
         say("ended", ended.to_string())?;

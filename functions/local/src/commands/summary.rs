@@ -2,6 +2,7 @@
 
 use super::cost;
 use super::runs::{self, Run};
+use crate::bill::Basis;
 use crate::show::{self, number, plain};
 use crate::site::{self, Site};
 use anyhow::Result;
@@ -69,7 +70,8 @@ impl Summary<'_> {
                 );
             }
         }
-        let stand_in = runs::is_stand_in(site, self.run).await?;
+        let cost = cost::of(site, self.run).await?;
+        let stand_in = cost.basis == Basis::StandIn;
         let paid = runs::paid(stand_in);
         let more =
             format!("{paid}, {} ambiguous, {} wasted", number(counts.ambiguous_calls), number(counts.wasted_answers));
@@ -83,7 +85,16 @@ impl Summary<'_> {
                 number(usage.thought)
             );
             out.count("tokens", usage.prompt, &of);
-            out.line(format!("  {:<11}{:>12}  at list price", "cost", cost::sum(site, self.run).await?));
+        }
+        if !stand_in && counts.bill().calls > 0 {
+            let (sum, of_it) = cost.in_short();
+            out.line(format!("  {:<11}{sum:>12}  {of_it}", "cost").trim_end().to_owned());
+        }
+        if counts.reused_answers > 0 {
+            out.count("reused", counts.reused_answers, "from the cache, they cost nothing");
+        }
+        if cost.has_parts() {
+            out.line(format!("                       see {}", site.line(&["cost", self.run.short()])));
         }
         if let Some((rows, time)) = took {
             let rate = rows as f64 / time.as_secs_f64().max(0.001);

@@ -6,8 +6,12 @@
 )]
 
 mod answers;
+mod bill;
+mod budget;
+mod classes;
 mod control;
 mod mistakes;
+mod openai;
 mod paying;
 mod plan;
 mod run;
@@ -31,6 +35,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 struct Desk {
     dir: TempDir,
     model: Option<(String, String)>,
+    /// `OPENAI_BASE_URL`.
+    chat: Option<String>,
 }
 
 /// A command that has ended.
@@ -44,7 +50,7 @@ struct Done {
 impl Desk {
     /// With the stand-in model.
     fn new() -> Desk {
-        Desk { dir: tempfile::tempdir().unwrap(), model: None }
+        Desk { dir: tempfile::tempdir().unwrap(), model: None, chat: None }
     }
 
     /// With a key, and a server that answers as `act` says.
@@ -77,6 +83,8 @@ impl Desk {
             "GEMINI_API_KEY",
             "GOOGLE_API_KEY",
             "GOOGLE_GEMINI_BASE_URL",
+            "OPENAI_API_KEY",
+            "OPENAI_BASE_URL",
             "TASUKI_DIR",
             "TASUKI_DEPLOYMENT",
             "TASUKI_LOG",
@@ -87,6 +95,9 @@ impl Desk {
         command.env("NO_PROXY", "127.0.0.1").env("no_proxy", "127.0.0.1");
         if let Some((base, key)) = &self.model {
             command.env("GOOGLE_GEMINI_BASE_URL", base).env("GEMINI_API_KEY", key);
+        }
+        if let Some(base) = &self.chat {
+            command.env("OPENAI_BASE_URL", base);
         }
         command.current_dir(self.dir.path()).args(words).stdin(Stdio::null()).kill_on_drop(true);
         command

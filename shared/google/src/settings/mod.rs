@@ -105,8 +105,10 @@ pub struct Settings {
     pub topic: String,
     /// BigQuery as a source.
     pub bigquery: Option<BigQuery>,
-    /// The model; the generator has one.
+    /// Google's model; the generator has one.
     pub model: Option<Model>,
+    /// The environment says where pipelines of provider "openai" are answered.
+    pub openai: bool,
     /// Calls in flight at most.
     pub max_in_flight: usize,
     /// Instances of the service at most.

@@ -53,6 +53,7 @@ impl Reader {
             topic: self.text("TASUKI_COMPLETED_TOPIC"),
             bigquery,
             model,
+            openai: ["OPENAI_BASE_URL", "OPENAI_API_KEY"].map(|name| self.optional(name).is_some()).contains(&true),
             max_in_flight: self.number("TASUKI_MAX_IN_FLIGHT") as usize,
             instances: u32::try_from(self.number("TASUKI_INSTANCES")).unwrap_or(u32::MAX),
             concurrency: self.number("TASUKI_CONCURRENCY") as usize,
@@ -139,8 +140,10 @@ impl Reader {
             for name in settings.emulators.keys().copied().chain(jwks) {
                 self.mistake(format!("{name} is set on Cloud Run: a deployed service asks Google's services only"));
             }
-            if self.optional("GOOGLE_GEMINI_BASE_URL").is_some_and(|url| !url.starts_with("https://")) {
-                self.mistake("GOOGLE_GEMINI_BASE_URL is not https: rows would be sent in the clear");
+            for name in ["GOOGLE_GEMINI_BASE_URL", "OPENAI_BASE_URL"] {
+                if self.optional(name).is_some_and(|url| !url.starts_with("https://")) {
+                    self.mistake(format!("{name} is not https: rows would be sent in the clear"));
+                }
             }
         }
     }
@@ -316,8 +319,27 @@ mod tests {
                 "GOOGLE_GEMINI_BASE_URL is not https",
             );
         }
+        told(
+            Role::Generator,
+            &[("K_SERVICE", "generator"), ("OPENAI_BASE_URL", "http://10.0.0.2:8000/v1")],
+            "OPENAI_BASE_URL is not https",
+        );
+        told(
+            Role::Generator,
+            &[("OPENAI_BASE_URL", "vllm:8000")],
+            "OPENAI_BASE_URL is none: it must be an http(s) address",
+        );
         let behind_tls = [("K_SERVICE", "generator"), ("GOOGLE_GEMINI_BASE_URL", "https://proxy.internal")];
         assert!(mistakes(Role::Generator, &behind_tls).is_empty());
+    }
+
+    #[test]
+    fn chat_completions_are_there_when_a_key_or_an_address_is() {
+        for (name, value) in [("OPENAI_API_KEY", "secret"), ("OPENAI_BASE_URL", "https://gateway.internal/v1")] {
+            let settings = with(Role::Generator, &[(name, value)]).unwrap();
+            assert!(settings.openai && !format!("{settings:?}").contains("secret"));
+        }
+        assert!(!with(Role::Generator, &[]).unwrap().openai);
     }
 
     #[test]

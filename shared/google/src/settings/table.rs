@@ -211,6 +211,20 @@ pub const VARIABLES: &[Variable] = &[
         "the same, if the first is not set",
     ),
     variable("GOOGLE_GEMINI_BASE_URL", &[Generator], HOST, Unset::Nothing, "asks the model there instead"),
+    variable(
+        "OPENAI_BASE_URL",
+        &[Generator],
+        Kind::Text("an http(s) address", |text| text.contains("://") && is_host(text)),
+        Unset::Nothing,
+        "where pipelines with provider = \"openai\" are answered: a server with chat completions; without it OpenAI itself, if there is a key",
+    ),
+    variable(
+        "OPENAI_API_KEY",
+        &[Generator],
+        Kind::Text("one line", |text| !text.contains('\n')),
+        Unset::Nothing,
+        "the key for it; a server of one's own may want none",
+    ),
     variable("OTEL_EXPORTER_OTLP_ENDPOINT", ALL, HOST, Unset::Nothing, "where spans and metrics go by OTLP"),
     variable(
         "STORAGE_EMULATOR_HOST",

@@ -85,3 +85,18 @@ impl Model for Gemini {
         line.within((self.config.server.timeout)(ask.pipeline.model.tier), self.call(&line, ask)).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_gemini_api_says_in_a_header_what_served_a_call() {
+        let said = |word: &'static str| served(&HeaderMap::from_iter([(SERVED_TIER, word.parse().unwrap())]));
+        assert_eq!(
+            [said("standard"), said("priority"), said("new")],
+            [Some(Tier::Standard), Some(Tier::Priority), None]
+        );
+        assert_eq!(served(&HeaderMap::new()), None);
+    }
+}

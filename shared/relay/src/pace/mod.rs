@@ -1,4 +1,4 @@
-//! When the next call may start. One gate for each model and location stands before the model port, for all shards of a process:
+//! When the next call may start. One gate for each model, location and tier stands before the model port, for all shards of a process:
 //! [`Law`] learns what the model takes, [`Ceilings`] are what the user allows.
 
 mod ceilings;
@@ -9,7 +9,8 @@ pub use ceilings::Ceilings;
 pub use law::{Law, Ticket};
 
 use crate::clock::{Chance, Clock};
-use crate::pipeline::ModelSettings;
+use crate::pipeline::{ModelSettings, Provider};
+use crate::prices::Tier;
 use ceilings::Used;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,8 +27,8 @@ const HOLD_MAX: Duration = Duration::from_secs(600);
 /// Processes that were told the same moment return within so long after it, each at its own.
 const RETURNS_WITHIN: Duration = Duration::from_secs(1);
 
-/// A model, and where it is asked.
-type Place = (String, Option<String>);
+/// A model, where it is asked, and how it is served: each has limits of its own.
+type Place = (Provider, String, Option<String>, Tier);
 
 /// The gates of a process.
 #[derive(Debug)]
@@ -47,7 +48,7 @@ impl Pace {
     /// The gate of a model.
     pub fn gate(&self, model: &ModelSettings) -> Arc<Gate> {
         let mut gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
-        let gate = gates.entry((model.name.clone(), model.location.clone()));
+        let gate = gates.entry((model.provider, model.name.clone(), model.location.clone(), model.tier));
         gate.or_insert_with(|| Arc::new(Gate::new(self.clock.clone(), self.chance.clone()))).clone()
     }
 

@@ -147,7 +147,7 @@ impl Default for ModelSettings {
 }
 
 /// Whose messages a model speaks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Provider {
     /// Gemini, on Vertex AI or the Gemini API.
     #[default]

@@ -363,6 +363,11 @@ impl Counts {
         Bill { calls: self.paid_calls + self.wasted_answers, usage: self.usage, cost: self.cost }
     }
 
+    /// What it cost in picodollars; `None` when a part of that is not known.
+    pub fn known_cost(&self) -> Option<u64> {
+        (self.unpriced_calls == 0).then_some(self.cost)
+    }
+
     /// What is left of it without retries, salvage and waste: the calls whose replies became answers.
     pub fn answers(&self) -> Bill {
         [self.retries, self.salvage, self.waste].into_iter().fold(self.bill(), Bill::without)

@@ -68,9 +68,10 @@ pub(super) struct Asked {
 /// Asks the sample in a folder, unless it was asked before, and tells what is likely of the others.
 pub(super) async fn in_the_folder(sample: Sample<'_>, home: &Home) -> Result<Exit> {
     let planned = sample.planned;
-    let chosen = model::choose(planned.pipeline.run.max_in_flight)?;
+    let provider = planned.pipeline.model.provider;
+    let chosen = model::choose(provider, planned.pipeline.run.max_in_flight)?;
     if chosen.answerer == Answerer::StandIn {
-        bail!("--sample asks the model that the pipeline names: {} first", Answerer::Gemini.mend());
+        bail!("--sample asks the model that the pipeline names: {} first", Answerer::of(provider).mend(provider));
     }
     let Some(drawn) = sample.draw().await? else { return planned.tell().await };
     let job = Job {

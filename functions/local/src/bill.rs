@@ -1,0 +1,307 @@
+//! What a run cost, as people and programs are told. Only sums up what the store has; what is not known is never told as 0.
+
+use crate::show::{dollars, number};
+use serde_json::{Value, json};
+use tasuki_relay::clock::Millis;
+use tasuki_relay::pipeline::{Pipeline, Place};
+use tasuki_relay::prices::{self, Catalogue};
+use tasuki_relay::record::{Bill, Counts};
+
+/// How the cost is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Basis {
+    /// Nobody charges: the stand-in answered.
+    StandIn,
+    /// Each call has its price, of the day when the run began.
+    Calls,
+    /// A version without prices wrote the run: its tokens at list price, on the day when it began.
+    ListPrice,
+}
+
+impl Basis {
+    fn as_str(self) -> &'static str {
+        match self {
+            Basis::StandIn => "stand_in",
+            Basis::Calls => "calls",
+            Basis::ListPrice => "list_price",
+        }
+    }
+}
+
+/// What a run cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Cost {
+    pub(crate) basis: Basis,
+    /// With the cost that the basis says.
+    pub(crate) counts: Counts,
+}
+
+impl Cost {
+    /// Of the stand-in's answers.
+    pub(crate) fn nothing(counts: Counts) -> Cost {
+        let bill = |bill: Bill| Bill { cost: 0, ..bill };
+        let (retries, salvage, waste) = (bill(counts.retries), bill(counts.salvage), bill(counts.waste));
+        let counts = Counts { cost: 0, unpriced_calls: 0, ambiguous_calls: 0, retries, salvage, waste, ..counts };
+        Cost { basis: Basis::StandIn, counts }
+    }
+
+    /// As each call was priced.
+    pub(crate) fn recorded(counts: Counts) -> Cost {
+        Cost { basis: Basis::Calls, counts }
+    }
+
+    /// Of a run that a version without prices wrote; `list` is its model's price then.
+    pub(crate) fn at_list_price(counts: Counts, list: Option<prices::Price>) -> Cost {
+        let counts = match list {
+            Some(price) => Counts { cost: price.of(counts.usage), ..counts },
+            None => Counts { unpriced_calls: counts.bill().calls, ..counts },
+        };
+        Cost { basis: Basis::ListPrice, counts }
+    }
+
+    /// Dollars; `None` when a part of it is not known.
+    pub(crate) fn usd(&self) -> Option<f64> {
+        self.known(self.counts.bill())
+    }
+
+    /// Dollars of an answer that is in the store, or was until a newer run's took its place.
+    pub(crate) fn usd_per_answer(&self) -> Option<f64> {
+        let answers = self.counts.loaded + self.counts.superseded;
+        self.usd().filter(|_| answers > 0).map(|usd| usd / answers as f64)
+    }
+
+    /// A class of calls and what it came to: `answers` first, then what was paid besides. None where nobody counted by class.
+    pub(crate) fn classes(&self) -> Option<[(&'static str, Bill); 4]> {
+        let Counts { retries, salvage, waste, .. } = self.counts;
+        let answers = self.counts.answers();
+        (self.basis != Basis::ListPrice).then_some([
+            ("answers", answers),
+            ("retries", retries),
+            ("salvage", salvage),
+            ("waste", waste),
+        ])
+    }
+
+    fn known(&self, bill: Bill) -> Option<f64> {
+        let known = bill.calls == 0 || self.counts.unpriced_calls == 0;
+        known.then(|| prices::dollars(bill.cost))
+    }
+
+    /// `$0.42`, `at least $0.42`, `unknown`.
+    pub(crate) fn sum(&self, bill: Bill) -> String {
+        match self.known(bill) {
+            Some(usd) => dollars(usd),
+            None if bill.cost == 0 => "unknown".to_owned(),
+            None => format!("at least {}", dollars(prices::dollars(bill.cost))),
+        }
+    }
+
+    /// The sum of all, and in a few words what of it brought no answer of its own.
+    pub(crate) fn in_short(&self) -> (String, String) {
+        let classes = self.classes().map(|[_, rest @ ..]| rest).into_iter().flatten();
+        let mut words: Vec<String> = classes
+            .filter(|(_, bill)| bill.calls > 0)
+            .map(|(name, bill)| format!("{name} {}", self.sum(bill)))
+            .collect();
+        match self.basis {
+            Basis::Calls => (),
+            Basis::StandIn => words = Vec::new(),
+            Basis::ListPrice => words.push("at list price".to_owned()),
+        }
+        if self.counts.unpriced_calls > 0 {
+            words.push(format!("{} have no known price", calls(self.counts.unpriced_calls)));
+        }
+        (self.sum(self.counts.bill()), words.join(", "))
+    }
+
+    /// There is more to tell than the sum.
+    pub(crate) fn has_parts(&self) -> bool {
+        self.basis != Basis::StandIn && !(self.in_short().1.is_empty() && self.notes().is_empty())
+    }
+
+    /// What else there is to know of the sum.
+    pub(crate) fn notes(&self) -> Vec<(&'static str, String)> {
+        let Counts { reused_answers, duplicate_prompts, ambiguous_calls, unpriced_calls, .. } = self.counts;
+        let all = [
+            ("reused", reused_answers, "answers came from the cache and cost nothing"),
+            ("duplicates", duplicate_prompts, "answers were paid for twice: another process asked the same meanwhile"),
+            ("ambiguous", ambiguous_calls, "calls may have been charged: at most so many calls beyond this"),
+            ("unpriced", unpriced_calls, "paid calls have no known price: write [model.price] into the pipeline"),
+        ];
+        let told = all.into_iter().filter(|(_, count, _)| *count > 0);
+        told.map(|(name, count, what)| (name, format!("{} {what}", number(count)))).collect()
+    }
+
+    /// `{answers: {calls, …}, retries, salvage, waste}`; null where nobody counted by class.
+    pub(crate) fn json(&self) -> Value {
+        let Some(classes) = self.classes() else { return Value::Null };
+        classes.into_iter().map(|(name, bill)| (name.to_owned(), self.class_json(bill))).collect()
+    }
+
+    /// One class, or the total.
+    pub(crate) fn class_json(&self, bill: Bill) -> Value {
+        json!({
+            "calls": bill.calls, "prompt_tokens": bill.usage.prompt, "cached_tokens": bill.usage.cached,
+            "output_tokens": bill.usage.output, "thought_tokens": bill.usage.thought, "cost_usd": self.known(bill),
+        })
+    }
+
+    /// `calls`, `list_price`, `stand_in`.
+    pub(crate) fn basis_json(&self) -> Value {
+        self.basis.as_str().into()
+    }
+}
+
+fn calls(count: u64) -> String {
+    format!("{} call{}", number(count), if count == 1 { "" } else { "s" })
+}
+
+/// What a model of the pipeline costs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Price {
+    /// `model` or `model@location`.
+    pub(crate) place: String,
+    /// `standard`.
+    pub(crate) tier: String,
+    /// `pipeline` where its `[model.price]` says it, else `list`.
+    pub(crate) basis: &'static str,
+    pub(crate) price: Option<prices::Price>,
+}
+
+impl Price {
+    /// Of the pipeline's model and those that it falls back to, on a day.
+    pub(crate) fn all(pipeline: &Pipeline, day: Millis) -> Vec<Price> {
+        let catalogue = Catalogue::shipped();
+        let fallbacks = pipeline.model.fallback.iter().map(|place| catalogue.fallback(&pipeline.model, place));
+        let models = std::iter::once(pipeline.model.clone()).chain(fallbacks);
+        let told = models.map(|model| Price {
+            tier: format!("{:?}", model.tier).to_lowercase(),
+            basis: if model.price.is_some() { "pipeline" } else { "list" },
+            price: catalogue.price_of(&model, day),
+            place: Place { model: model.name, location: model.location }.to_string(),
+        });
+        told.collect()
+    }
+
+    /// `gemini-3.5-flash-lite, standard: $0.30 in, $0.03 cached, $2.50 out for a million tokens, list price`.
+    pub(crate) fn text(&self) -> String {
+        let Price { place, tier, basis, price } = self;
+        let Some(price) = price else { return format!("{place}, {tier}: unknown, it is not in prices.toml") };
+        let [input, cached, output] = per_million(price).map(dollars);
+        let basis = if *basis == "list" { "list price" } else { "[model.price] of the pipeline" };
+        format!("{place}, {tier}: {input} in, {cached} cached, {output} out for a million tokens, {basis}")
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        let per_million = self.price.as_ref().map(per_million);
+        json!({
+            "model": self.place, "tier": self.tier, "basis": self.price.map(|_| self.basis),
+            "input": per_million.map(|price| price[0]), "cached": per_million.map(|price| price[1]),
+            "output": per_million.map(|price| price[2]),
+        })
+    }
+}
+
+/// Dollars for a million tokens: in, cached, out.
+fn per_million(price: &prices::Price) -> [f64; 3] {
+    [price.input, price.cached, price.output].map(|token| prices::dollars(token.saturating_mul(1_000_000)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tasuki_relay::record::Usage;
+
+    const CENT: u64 = 10_000_000_000;
+
+    fn bill(calls: u64, cents: u64) -> Bill {
+        Bill { calls, usage: Usage { prompt: calls * 100, output: calls * 10, ..Usage::default() }, cost: cents * CENT }
+    }
+
+    /// 30 calls for 60 cents: 20 answers, and of the rest something of each class.
+    fn counts() -> Counts {
+        let all = bill(30, 60);
+        let (retries, salvage, waste) = (bill(4, 10), bill(3, 5), bill(3, 5));
+        Counts {
+            loaded: 19,
+            superseded: 1,
+            failed: 2,
+            paid_calls: 29,
+            wasted_answers: 1,
+            usage: all.usage,
+            cost: all.cost,
+            retries,
+            salvage,
+            waste,
+            ..Counts::default()
+        }
+    }
+
+    #[test]
+    fn the_classes_come_to_the_total() {
+        let cost = Cost::recorded(counts());
+        let classes = cost.classes().unwrap();
+        assert_eq!(classes[0], ("answers", bill(20, 40)));
+        let mut sum = Bill::default();
+        classes.iter().for_each(|(_, bill)| sum += *bill);
+        assert_eq!((sum, cost.usd(), cost.usd_per_answer()), (bill(30, 60), Some(0.6), Some(0.03)));
+        assert_eq!(cost.in_short(), ("$0.60".into(), "retries $0.10, salvage $0.05, waste $0.05".into()));
+        let waste = json!({"calls": 3, "prompt_tokens": 300, "cached_tokens": 0, "output_tokens": 30, "thought_tokens": 0, "cost_usd": 0.05});
+        assert_eq!((&cost.json()["waste"], cost.json().as_object().unwrap().len()), (&waste, 4));
+        assert_eq!(cost.notes(), []);
+    }
+
+    #[test]
+    fn what_has_no_price_makes_a_sum_a_bound_and_never_0() {
+        let cost = Cost::recorded(Counts { unpriced_calls: 3, ambiguous_calls: 2, ..counts() });
+        assert_eq!(
+            (cost.usd(), cost.usd_per_answer(), cost.sum(cost.counts.bill())),
+            (None, None, "at least $0.60".into())
+        );
+        assert!(cost.in_short().1.ends_with("3 calls have no known price"), "{:?}", cost.in_short());
+        assert_eq!(cost.notes().iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["ambiguous", "unpriced"]);
+        assert_eq!(cost.json()["answers"]["cost_usd"], Value::Null);
+        let nothing = Counts { paid_calls: 3, unpriced_calls: 3, ..Counts::default() };
+        assert_eq!(Cost::recorded(nothing).in_short(), ("unknown".into(), "3 calls have no known price".into()));
+        assert_eq!(Cost::recorded(nothing).json()["waste"]["cost_usd"], json!(0.0), "no call, no cost");
+    }
+
+    #[test]
+    fn a_run_of_an_older_version_has_a_list_price_and_no_classes() {
+        let old = Counts { loaded: 20, paid_calls: 20, usage: bill(20, 0).usage, ..Counts::default() };
+        let cost = Cost::at_list_price(old, Some(prices::Price::per_million(0.30, 2.50, None)));
+        assert_eq!((cost.usd(), cost.classes(), cost.json()), (Some(0.0011), None, Value::Null));
+        assert_eq!(cost.in_short(), ("$0.0011".into(), "at list price".into()));
+        assert_eq!(Cost::at_list_price(old, None).in_short().0, "unknown");
+    }
+
+    #[test]
+    fn the_stand_in_costs_nothing_whatever_was_noted() {
+        let cost = Cost::nothing(Counts { unpriced_calls: 30, ..counts() });
+        assert_eq!((cost.usd(), cost.in_short()), (Some(0.0), ("$0.00".into(), String::new())));
+        assert!(!cost.has_parts());
+    }
+
+    #[test]
+    fn each_model_that_may_be_asked_is_told_with_its_price() {
+        let text = include_str!("../../../examples/themes.toml");
+        let mut pipeline = Pipeline::parse(text).unwrap();
+        let place = |model: &str| Place { model: model.into(), location: Some("eu".into()) };
+        pipeline.model.fallback = vec![place("gemini-3.5-flash"), place("mine")];
+        let noon = Millis(1_795_176_000_000); // of 2026-11-20
+        let texts: Vec<String> = Price::all(&pipeline, noon).iter().map(Price::text).collect();
+        assert!(
+            texts[0].ends_with(", standard: $0.30 in, $0.03 cached, $2.50 out for a million tokens, list price"),
+            "{texts:?}"
+        );
+        assert!(texts[1].starts_with("gemini-3.5-flash@eu, standard: $1.50 in"), "{texts:?}");
+        assert_eq!(texts[2], "mine@eu, standard: unknown, it is not in prices.toml");
+        pipeline.model.price = Some(prices::Price::per_million(1.0, 2.0, None));
+        let own = Price::all(&pipeline, noon).remove(0);
+        assert!(
+            own.text()
+                .ends_with("$1.00 in, $1.00 cached, $2.00 out for a million tokens, [model.price] of the pipeline")
+        );
+        assert_eq!((&own.json()["basis"], &own.json()["output"]), (&json!("pipeline"), &json!(2.0)));
+    }
+}
