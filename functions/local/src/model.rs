@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 use tasuki_relay::gemini::{Gemini, GeminiConfig};
 use tasuki_relay::openai::{OpenAi, OpenAiConfig};
-use tasuki_relay::pipeline::Provider;
+use tasuki_relay::pipeline::{ModelSettings, Provider};
 use tasuki_relay::ports::{Ask, CountTokens, Fault, Model, Reply};
 use tasuki_relay::router::Router;
 use tasuki_relay::stand_in::StandIn;
@@ -119,10 +119,6 @@ pub(crate) fn choose_all(max_in_flight: u32) -> Result<(Arc<dyn Model>, Answerer
     Ok((Arc::new(Router { google: google.model, openai: openai.model }), answerers))
 }
 
-fn set(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.trim().is_empty())
-}
-
 fn gemini(max_in_flight: u32) -> Result<Option<Arc<dyn Model>>> {
     if set("GEMINI_API_KEY").or_else(|| set("GOOGLE_API_KEY")).is_some() {
         return Ok(Some(Arc::new(Gemini::new(GeminiConfig::from_env(set, max_in_flight)?)?)));
@@ -143,11 +139,16 @@ fn openai(max_in_flight: u32) -> Result<Option<Arc<dyn Model>>> {
 }
 
 /// Who counts the pipeline's prompts for free: Gemini, where there is a key.
-pub(crate) fn counter(provider: Provider) -> Result<Option<Arc<dyn CountTokens>>> {
-    if provider != Provider::Google || set("GEMINI_API_KEY").or_else(|| set("GOOGLE_API_KEY")).is_none() {
+pub(crate) fn counter(model: &ModelSettings) -> Result<Option<Arc<dyn CountTokens>>> {
+    if model.provider != Provider::Google || set("GEMINI_API_KEY").or_else(|| set("GOOGLE_API_KEY")).is_none() {
         return Ok(None);
     }
     Ok(Some(Arc::new(Gemini::new(GeminiConfig::from_env(set, COUNTS_AT_ONCE)?)?)))
+}
+
+/// A variable of the environment. An empty one is unset.
+fn set(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.trim().is_empty())
 }
 
 /// A model that is never asked: for sealing a cancelled run.

@@ -14,15 +14,15 @@ impl Tokens {
     }
 }
 
-/// What a request reads: its contents, the system instruction and the schema, by the same rule; of chat completions the messages.
+/// What a request reads: its contents, the system instruction and the schema, by the same rule.
 pub(super) fn prompt_tokens(request: &Value) -> u64 {
-    let length = |text: &Value| text.as_str().map_or(0, str::len);
-    let parts = [&request["contents"][0], &request["systemInstruction"]].map(|of| length(&of["parts"][0]["text"]));
-    let messages = request["messages"].as_array().into_iter().flatten().map(|message| length(&message["content"]));
+    let text = |of: &Value| of["parts"][0]["text"].as_str().or(of["content"].as_str()).map_or(0, str::len);
     let schemas =
         [&request["generationConfig"]["responseSchema"], &request["response_format"]["json_schema"]["schema"]];
-    let schemas = schemas.into_iter().filter(|schema| !schema.is_null()).map(|schema| schema.to_string().len());
-    parts.into_iter().chain(messages).chain(schemas).sum::<usize>() as u64 / 4 + 1
+    let schema: usize =
+        schemas.into_iter().filter(|schema| !schema.is_null()).map(|schema| schema.to_string().len()).sum();
+    let messages: usize = request["messages"].as_array().into_iter().flatten().map(text).sum();
+    (text(&request["contents"][0]) + text(&request["systemInstruction"]) + messages + schema) as u64 / 4 + 1
 }
 
 /// What every fixed reply says that it took.

@@ -223,10 +223,11 @@ impl Served {
 
     async fn reply(self, request: Request<Incoming>) -> Result<Response<Bodies>, act::Reset> {
         let path = request.uri().path();
-        if path.ends_with(":countTokens") {
+        let method = path.rsplit('/').next().unwrap_or_default();
+        if method.ends_with(":countTokens") {
             return self.count(request.into_body()).await;
         }
-        let model = path.rsplit('/').next().and_then(|last| last.strip_suffix(":generateContent")).map(str::to_owned);
+        let model = method.strip_suffix(":generateContent").map(str::to_owned);
         let chat = path.ends_with(chat::PATH);
         if request.method() != Method::POST || (model.is_none() && !chat) {
             return Ok(act::response(StatusCode::NOT_FOUND, Bytes::new()));

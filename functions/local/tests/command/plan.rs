@@ -73,12 +73,12 @@ async fn without_a_sample_nothing_is_asked_the_prompts_are_near_and_the_answers_
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_key_the_prompts_are_guessed_and_the_guess_holds() {
     let (desk, server) = log_normal(300, 3, "").await;
-    let keyless = Desk { dir: desk.dir, model: None };
+    let keyless = Desk { dir: desk.dir, model: None, chat: None };
     let plan = planned(&keyless, &[]).await;
     assert_eq!((&plan["tokens_from"], server.tally().counted()), (&json!("guess"), 0));
     let refused = keyless.tasuki(&[PLAN, &["--sample", "10"]].concat()).await;
     assert!(refused.code == Some(1) && refused.err.contains("set GEMINI_API_KEY"), "{refused:?}");
-    let desk = Desk { dir: keyless.dir, model: Some((server.base(), "a-key".to_owned())) };
+    let desk = Desk { dir: keyless.dir, model: Some((server.base(), "a-key".to_owned())), chat: None };
     assert_eq!(desk.run().await.code, Some(0));
     let (input, output) = server.tally().tokens();
     assert!(within(&plan["input_tokens"], input as f64) && within(&plan["output_tokens"], output as f64), "{plan}");
@@ -164,8 +164,18 @@ async fn an_unknown_price_is_unknown_and_a_pipelines_own_price_counts() {
     );
     desk.write("p.toml", own("max_output_tokens = 100\nprice = { input = 1, output = 10 }"));
     let plan = planned(&desk, &[]).await;
+    let told = |plan: &Value, what: &str| plan["assumptions"].to_string().contains(what);
+    assert!(!told(&plan, "max_cost_usd"), "{plan}");
     let most = number(&plan["input_tokens"]["most"]) / 1e6 + number(&plan["output_tokens"]["most"]) / 1e5;
     assert!((number(&plan["cost_usd"]["standard"]["most"]) - most).abs() < 1e-9, "{plan}");
+    let price = "max_output_tokens = 100\nprice = { input = 1, output = 10 }";
+    for (cap, what) in
+        [("0.0001", "would be parked on its way"), ("0.005", "may be too little"), ("5", "$5.00 is enough")]
+    {
+        desk.write("p.toml", own(price).replace("[run]", &format!("[run]\nmax_cost_usd = {cap}")));
+        let plan = planned(&desk, &[]).await;
+        assert!(told(&plan, what), "{cap}: {plan}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

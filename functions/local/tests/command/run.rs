@@ -40,7 +40,7 @@ async fn with_a_key_the_same_command_asks_gemini_and_without_it_no_paid_answer_i
     let (asking, server) = Desk::asking(Script::default()).await;
     let desk = Desk::new().with_rows(5, "");
     assert_eq!(desk.run().await.code, Some(0));
-    let desk = Desk { dir: desk.dir, model: asking.model };
+    let desk = Desk { dir: desk.dir, model: asking.model, chat: None };
     let paid = desk.run().await;
     assert!(paid.code == Some(0) && !paid.out.contains("stand-in"), "{paid:?}");
     assert_eq!((server.tally().calls(), count_ended(&desk, "COMPLETE").await), (5, 2));
@@ -93,7 +93,7 @@ async fn a_run_is_not_handed_to_a_serve_that_answers_otherwise() {
     desk.write("pipelines/p.toml", pipeline(""));
     let serve = desk.start(&["serve", "--pipelines", "pipelines"]);
     until("the inbox", || desk.path(".tasuki/inbox/p").exists()).await;
-    let desk = Desk { dir: desk.dir, model: asking.model };
+    let desk = Desk { dir: desk.dir, model: asking.model, chat: None };
     let refused = desk.run().await;
     assert!(refused.code == Some(1) && refused.err.contains("there the stand-in model answers"), "{refused:?}");
     assert_eq!((server.tally().calls(), count_ended(&desk, "COMPLETE").await), (0, 0));

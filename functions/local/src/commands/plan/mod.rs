@@ -48,7 +48,7 @@ pub(crate) async fn plan(dir: &Path, args: cli::Plan) -> Result<Exit> {
     };
     let planned = Planned {
         input: &args.input,
-        counter: model::counter(pipeline.model.provider)?,
+        counter: model::counter(&pipeline.model)?,
         pipeline: Arc::new(pipeline),
         home: home.as_ref(),
         try_sample: line(dir, &words(&args, 100)),
