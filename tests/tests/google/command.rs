@@ -96,7 +96,8 @@ fn blocking(call: &CallInfo) -> Act {
 
 async fn a_plan() -> Result<()> {
     let deployment = Deployment::start(Script::default(), Setup::default()).await?;
-    let desk = deployment.desk()?;
+    let mut desk = deployment.desk()?;
+    desk.set("GOOGLE_GEMINI_BASE_URL", deployment.model.base());
     desk.write_rows("rows.jsonl", 0..300)?;
     let plan = ["plan", "rows.jsonl", "--pipeline", "words.toml", "--json"];
     let free = desk.tasuki(&plan).await?;
