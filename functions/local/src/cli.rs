@@ -10,9 +10,9 @@ const TASTE: &str = "\
 Two minutes:
   1. rows        products.jsonl or products.csv, one row with a unique id column a line (.gz is fine)
   2. pipeline    themes.toml: a prompt template with {{ columns }}, and the answer columns that you want
-  3. plan        tasuki plan products.jsonl --pipeline themes.toml     what a run would cost, free
-     run         tasuki run products.jsonl --pipeline themes.toml
-  4. look        tasuki results; tasuki failures; tasuki status
+  3. plan        tasuki plan products.jsonl --pipeline themes.toml     what a run will cost and take: free
+  4. run         tasuki run products.jsonl --pipeline themes.toml
+  5. look        tasuki results; tasuki failures; tasuki status
 
 Without a key a stand-in model answers, free and at once, so that you see the whole way. Then:
   export GEMINI_API_KEY=…        (a key from https://aistudio.google.com/apikey)
