@@ -231,9 +231,9 @@ run "the_generator_alone_reads_one_secret" {
     error_message = "Somebody else reads the secret, or the generator reads another."
   }
   assert {
-    condition = flatten([for name, service in google_cloud_run_v2_service.service : [for env in service.template[0].containers[0].env :
+    condition = toset(flatten([for name, service in google_cloud_run_v2_service.service : [for env in service.template[0].containers[0].env :
       "${name} ${env.name} ${try(env.value_source[0].secret_key_ref[0].secret, env.value)}" if startswith(env.name, "OPENAI_")]
-    ]) == ["generator OPENAI_BASE_URL https://gateway.internal/v1", "generator OPENAI_API_KEY openai-key"]
+    ])) == toset(["generator OPENAI_BASE_URL https://gateway.internal/v1", "generator OPENAI_API_KEY openai-key"])
     error_message = "The endpoint or its key is told to another service, or the key is no secret."
   }
 }

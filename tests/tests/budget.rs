@@ -1,5 +1,5 @@
 //! `[run] max_cost_usd` over several generators: never exceeded, nearly all of it used, and what crashed processes held is not lost.
-//! `TASUKI_SEED=n` replays one seed.
+//! `TASUKI_SEED=n` replays one seed, `TASUKI_SEEDS=n` tries so many.
 
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "seeds are for a person's eye, and a test may unwrap")]
 
@@ -35,9 +35,10 @@ const SEEDS: u64 = 12;
 const PATIENCE: Duration = Duration::from_secs(3_600);
 
 fn seeds() -> Vec<u64> {
-    match std::env::var("TASUKI_SEED") {
-        Ok(seed) => vec![seed.parse().expect("a number")],
-        Err(_) => (0..SEEDS).collect(),
+    let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
+    match number("TASUKI_SEED") {
+        Some(seed) => vec![seed],
+        None => (0..number("TASUKI_SEEDS").unwrap_or(SEEDS)).collect(),
     }
 }
 

@@ -7,7 +7,7 @@
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use std::time::Duration;
-use tasuki_relay::openai::{OpenAi, OpenAiConfig};
+use tasuki_relay::openai::{Form, OpenAi, OpenAiConfig};
 use tasuki_relay::pipeline::Pipeline;
 use tasuki_relay::ports::{Ask, Fault, Model, Reply};
 use tasuki_relay::prices::Tier;
@@ -82,6 +82,19 @@ async fn the_server_sees_the_key_the_model_and_the_settings() {
         Act::Answer("{}".to_owned())
     });
     assert_eq!(result.await.unwrap().text, "{}");
+}
+
+#[tokio::test]
+async fn a_server_that_takes_no_schema_gets_none() {
+    let server = ModelServer::start(Script::acting(|call| match call.request.get("response_format") {
+        Some(_) => Act::Status(422, String::new()),
+        None => Act::Answer("{}".to_owned()),
+    }));
+    let server = server.await.unwrap();
+    let refused = OpenAi::new(config(&server)).unwrap().ask(&ask("")).await;
+    assert!(matches!(refused, Err(Fault::Invalid(_))), "{refused:?}");
+    let config = OpenAiConfig { form: Form::Text, ..config(&server) };
+    assert_eq!(OpenAi::new(config).unwrap().ask(&ask("")).await.unwrap().text, "{}");
 }
 
 #[tokio::test]

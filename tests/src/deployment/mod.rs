@@ -62,6 +62,8 @@ pub struct Setup {
     pub spanner_faults: bool,
     /// The splitter finds the store, which only pipelines with `only_changed` ask for. Elsewhere nobody listens where it is.
     pub splitter_reads_the_store: bool,
+    /// Processes of the generator beside the first.
+    pub more_generators: usize,
     /// Variables for all services beside the usual ones.
     pub variables: Vec<(&'static str, String)>,
 }
@@ -94,6 +96,8 @@ pub struct Deployment {
     pub model: ModelServer,
     /// The services, in the order of [`Role::ALL`].
     pub services: BTreeMap<&'static str, Service>,
+    /// See [`Setup::more_generators`].
+    pub generators: Vec<Service>,
     /// What calls them.
     pub eventarc: Eventarc,
     topic: Topic,
@@ -140,9 +144,16 @@ impl Deployment {
             }
             services.insert(role.as_str(), Service::start(role, &variables).await?);
         }
-        let hosts = Role::ALL.map(|role| (role, vec![services[role.as_str()].host()]));
+        let mut generators = Vec::new();
+        for _ in 0..setup.more_generators {
+            generators.push(Service::start(Role::Generator, &variables).await?);
+        }
+        let hosts = Role::ALL.map(|role| {
+            let more = generators.iter().filter(|_| role == Role::Generator).map(Service::host);
+            (role, std::iter::once(services[role.as_str()].host()).chain(more).collect())
+        });
         let eventarc = Eventarc::start(storage.finalized(), &buckets, hosts.into(), setup.delivery);
-        Ok(Deployment { storage, buckets, database, proxies, model, services, eventarc, topic })
+        Ok(Deployment { storage, buckets, database, proxies, model, services, generators, eventarc, topic })
     }
 
     /// Drops a file in the inbox. Returns the run that it starts.

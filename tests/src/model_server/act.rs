@@ -151,14 +151,15 @@ impl Act {
             tokio::time::sleep(wait).await;
             act = *then;
         }
-        let finished = |text: Option<&str>, finish: &str| {
-            let tokens = Tokens::of(&call.request, text.unwrap_or(""));
+        let finished_in = |tokens: Tokens, text: Option<&str>, finish: &str| {
             tally.answered(tokens);
             match call.chat {
                 true => chat::body(text, finish, &call.request, &call.model, tokens),
                 false => answer::body(text, finish, &call.model, tokens),
             }
         };
+        let finished =
+            |text: Option<&str>, finish: &str| finished_in(Tokens::of(&call.request, text.unwrap_or("")), text, finish);
         let auto = || answer::auto(call.schema(), &call.prompt);
         let body = match act {
             Act::After(..) | Act::Hang => std::future::pending().await,
@@ -171,11 +172,7 @@ impl Act {
             Act::Busy { retry_after, .. } if call.chat => return Ok(chat::busy(retry_after)),
             Act::Busy { retry_after, encoding } => return Ok(busy(retry_after, encoding)),
             Act::Auto => finished(Some(&auto()), "STOP"),
-            Act::Long(output) => {
-                let tokens = Tokens { output, ..Tokens::of(&call.request, "") };
-                tally.answered(tokens);
-                answer::body(Some(&auto()), "STOP", &call.model, tokens)
-            }
+            Act::Long(output) => finished_in(Tokens { output, ..Tokens::of(&call.request, "") }, Some(&auto()), "STOP"),
             Act::Answer(text) => finished(Some(&text), "STOP"),
             Act::Empty => finished(Some(""), "STOP"),
             Act::MaxTokens(text) => finished(Some(&text), "MAX_TOKENS"),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tasuki_google::objects::LocalFile;
 use tasuki_relay::names::{self, Bucket, RunId};
 use tasuki_relay::ports::ObjectsError;
-use tasuki_tests::deployment::{Dataset, Delivery, Deployment, Desk, Done, Setup, ended};
+use tasuki_tests::deployment::{Dataset, Delivery, Deployment, Desk, Done, PIPELINE, Setup, ended};
 use tasuki_tests::emulators::{Needs, trial};
 use tasuki_tests::model_server::{Act, CallInfo, Script};
 use tasuki_tests::storage_server::{Fault, On, Op, StorageServer, fresh_buckets, objects_on};
@@ -21,6 +21,11 @@ pub fn trials() -> Vec<Trial> {
         trial("command: failed rows are told and asked again as a run of their own", EMULATORS, failed_rows),
         trial("command: a cancelled run keeps its answers and fails the rest", EMULATORS, a_cancelled_run),
         trial("command: a parked run says so and goes on when it is resumed", EMULATORS, a_parked_run),
+        trial(
+            "command: four generators keep a run's budget together, and go on with a greater one",
+            EMULATORS,
+            a_budget,
+        ),
         trial("command: rows of BigQuery are run by a file that names them", EVERYTHING, rows_of_bigquery),
         trial("command: a file of any size goes up once, and only as it was read", &[Needs::Nothing], a_large_file),
         trial("command: a plan asks nothing, and a sample of it is asked by the services once", EMULATORS, a_plan),
@@ -91,7 +96,8 @@ fn blocking(call: &CallInfo) -> Act {
 
 async fn a_plan() -> Result<()> {
     let deployment = Deployment::start(Script::default(), Setup::default()).await?;
-    let desk = deployment.desk()?;
+    let mut desk = deployment.desk()?;
+    desk.set("GOOGLE_GEMINI_BASE_URL", deployment.model.base());
     desk.write_rows("rows.jsonl", 0..300)?;
     let plan = ["plan", "rows.jsonl", "--pipeline", "words.toml", "--json"];
     let free = desk.tasuki(&plan).await?;
@@ -206,6 +212,50 @@ async fn a_parked_run() -> Result<()> {
     deployment.end_of(&run).await?;
     let kinds = kinds(&deployment, &run).await?;
     ensure!(kinds == ["tasuki.run.completed", "tasuki.run.parked"], "{kinds:?}");
+    Ok(())
+}
+
+/// The cap of a run over 20 shards, in microdollars; its 400 rows cost about 17 each, by the model server's own count.
+const CAP: u64 = 4_000;
+
+async fn a_budget() -> Result<()> {
+    let mut setup = Setup { more_generators: 3, ..Setup::default() };
+    setup.delivery.sweep_every = Duration::from_secs(2);
+    let script = Script::default().latency(Duration::from_millis(200));
+    let deployment = Deployment::start(script, setup).await?;
+    let desk = deployment.desk()?;
+    let capped = format!(
+        "[model]\nmax_output_tokens = 20\nprice = {{ input = 1, output = 2 }}\n[run]\nmax_in_flight = 20\nmax_cost_usd = {}\n",
+        CAP as f64 / 1e6
+    );
+    let text = PIPELINE.replace("[run]\n", &capped);
+    deployment.storage.put(&deployment.buckets.state, &names::pipeline("words"), text)?;
+    let run = deployment.drop_rows("rows.jsonl", 0..400)?;
+    let start = std::time::Instant::now();
+    while kinds(&deployment, &run).await? != ["tasuki.run.parked"] {
+        ensure!(start.elapsed() < Duration::from_secs(120), "it is not parked:\n{}", deployment.logs());
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let tally = deployment.model.tally();
+    let (prompt, output) = tally.tokens();
+    let cost = prompt + 2 * output;
+    ensure!(cost <= CAP && cost * 2 >= CAP, "{cost} of {CAP} microdollars");
+    let shards = deployment.storage.names(&deployment.buckets.shards).len();
+    let asked = tally.calls();
+    println!("{cost} of {CAP} microdollars were spent on {asked} calls for {shards} shards in 4 processes");
+
+    let status = desk.tasuki(&["status", run.as_str()]).await?;
+    ensure!(status.out.contains("the budget of $0.004 is spent") && status.out.contains("--max-cost N"), "{status:?}");
+    let refused = desk.tasuki(&["resume", run.as_str()]).await?;
+    ensure!(refused.code == Some(1) && refused.err.contains("parked again at once"), "{refused:?}");
+    let done = desk.tasuki(&["resume", run.as_str(), "--max-cost", "1", "--json"]).await?;
+    let told = json(&done)?;
+    ensure!(
+        done.code == Some(0) && told["state"] == "COMPLETE" && told["loaded"] == 400,
+        "{done:?}\n{}",
+        deployment.logs()
+    );
+    ensure!(tally.calls() == 400, "{} calls: each row is paid once", tally.calls());
     Ok(())
 }
 

@@ -216,7 +216,7 @@ impl Stake {
             told
         };
         self.0.wake.notify_one();
-        told.await.unwrap_or(Err(Reached)) // a keeper that panicked leases no more
+        told.await.unwrap_or(Err(Reached)) // nobody is left who would lease more
     }
 }
 

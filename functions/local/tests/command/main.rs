@@ -85,6 +85,7 @@ impl Desk {
             "GOOGLE_GEMINI_BASE_URL",
             "OPENAI_API_KEY",
             "OPENAI_BASE_URL",
+            "OPENAI_RESPONSE_FORMAT",
             "TASUKI_DIR",
             "TASUKI_DEPLOYMENT",
             "TASUKI_LOG",

@@ -35,7 +35,7 @@ async fn chat_completions_answer_a_run_whatever_they_come_to() {
     assert_eq!(done.code, Some(2), "three rows fail: {done:?}");
     let run = desk.newest().await;
     assert_eq!((&run["loaded"], &run["failed"]), (&17.into(), &3.into()), "{run}");
-    let failures = desk.tasuki(&["failures", "--json"]).await.out;
+    let failures = desk.tasuki(&["failures", "--format", "jsonl"]).await.out;
     for reason in ["blocked_answer:SAFETY", "truncated", "blocked_prompt:content_filter"] {
         assert!(failures.contains(reason), "{reason}: {failures}");
     }

@@ -164,8 +164,18 @@ async fn an_unknown_price_is_unknown_and_a_pipelines_own_price_counts() {
     );
     desk.write("p.toml", own("max_output_tokens = 100\nprice = { input = 1, output = 10 }"));
     let plan = planned(&desk, &[]).await;
+    let told = |plan: &Value, what: &str| plan["assumptions"].to_string().contains(what);
+    assert!(!told(&plan, "max_cost_usd"), "{plan}");
     let most = number(&plan["input_tokens"]["most"]) / 1e6 + number(&plan["output_tokens"]["most"]) / 1e5;
     assert!((number(&plan["cost_usd"]["standard"]["most"]) - most).abs() < 1e-9, "{plan}");
+    let price = "max_output_tokens = 100\nprice = { input = 1, output = 10 }";
+    for (cap, what) in
+        [("0.0001", "would be parked on its way"), ("0.005", "may be too little"), ("5", "$5.00 is enough")]
+    {
+        desk.write("p.toml", own(price).replace("[run]", &format!("[run]\nmax_cost_usd = {cap}")));
+        let plan = planned(&desk, &[]).await;
+        assert!(told(&plan, what), "{cap}: {plan}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -43,6 +43,7 @@ impl Reader {
     fn settings(&mut self) -> Settings {
         let bigquery = self.bigquery();
         let model = (self.role == Role::Generator).then(|| self.model());
+        self.text("OPENAI_RESPONSE_FORMAT");
         Settings {
             role: self.role,
             port: self.number("PORT") as u16,

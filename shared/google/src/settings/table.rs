@@ -225,6 +225,13 @@ pub const VARIABLES: &[Variable] = &[
         Unset::Nothing,
         "the key for it; a server of one's own may want none",
     ),
+    variable(
+        "OPENAI_RESPONSE_FORMAT",
+        &[Generator],
+        Kind::Word(&["json_schema", "text"]),
+        Unset::Is("json_schema"),
+        "how it is told the form of answers; text: in words, for a server that refuses a schema",
+    ),
     variable("OTEL_EXPORTER_OTLP_ENDPOINT", ALL, HOST, Unset::Nothing, "where spans and metrics go by OTLP"),
     variable(
         "STORAGE_EMULATOR_HOST",

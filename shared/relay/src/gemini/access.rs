@@ -92,3 +92,20 @@ impl Access for GeminiApi {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn what_is_counted_is_the_whole_question_with_its_models_name() {
+        let api = GeminiApi(Key::new("k").expect("a key"));
+        let model = ModelSettings { name: "m-1".to_owned(), ..ModelSettings::default() };
+        let question = json!({ "contents": [{ "parts": [{ "text": "\"茶\"" }] }], "systemInstruction": {} });
+        let body: Value = serde_json::from_slice(&api.count_body(&model, question.to_string().into_bytes())).unwrap();
+        let mut wrapped = question;
+        wrapped["model"] = json!("models/m-1");
+        assert_eq!(body, json!({ "generateContentRequest": wrapped }));
+    }
+}

@@ -1,4 +1,4 @@
-use super::request::Dialect;
+use super::request::{Dialect, Form};
 use crate::calls::{self, ConfigError, Key, Server};
 use reqwest::header::{AUTHORIZATION, HeaderMap};
 use std::path::PathBuf;
@@ -16,6 +16,8 @@ pub struct OpenAiConfig {
     pub server: Server,
     /// Servers of one's own often want none.
     pub key: Option<Key>,
+    /// How it is told the form of answers.
+    pub form: Form,
 }
 
 impl OpenAiConfig {
@@ -25,7 +27,7 @@ impl OpenAiConfig {
         get("OPENAI_API_KEY").or_else(|| get("OPENAI_BASE_URL")).is_some()
     }
 
-    /// From `OPENAI_API_KEY`, `OPENAI_BASE_URL` (either is enough) and `SSL_CERT_FILE`; `get` looks a variable up. An empty
+    /// From `OPENAI_API_KEY`, `OPENAI_BASE_URL` (either is enough), `OPENAI_RESPONSE_FORMAT` and `SSL_CERT_FILE`; `get` looks a variable up. An empty
     /// variable is an unset one. Proxies are read from the environment where connections are opened.
     pub fn from_env(get: impl Fn(&str) -> Option<String>, max_in_flight: u32) -> Result<OpenAiConfig, ConfigError> {
         let get = calls::set(get);
@@ -39,7 +41,11 @@ impl OpenAiConfig {
         });
         let mut server = Server::new(base.as_deref().unwrap_or(BASE), "OPENAI_BASE_URL", BASE, max_in_flight)?;
         server.cert_file = get("SSL_CERT_FILE").map(PathBuf::from);
-        Ok(OpenAiConfig { server, key: key.transpose()? })
+        let form = get("OPENAI_RESPONSE_FORMAT").map(|word| {
+            let no_form = || ConfigError("OPENAI_RESPONSE_FORMAT is none: it must be json_schema or text".to_owned());
+            Form::parse(&word).ok_or_else(no_form)
+        });
+        Ok(OpenAiConfig { server, key: key.transpose()?, form: form.transpose()?.unwrap_or_default() })
     }
 
     pub(super) fn address(&self) -> String {
@@ -103,6 +109,8 @@ mod tests {
         assert!(missing.contains("OPENAI_API_KEY") && missing.contains("OPENAI_BASE_URL"), "{missing}");
         let broken = config(&[("OPENAI_API_KEY", "sec\nret")]).unwrap_err().to_string();
         assert!(broken.contains("OPENAI_API_KEY") && !broken.contains("sec"), "{broken}");
+        let form = config(&[("OPENAI_API_KEY", "k"), ("OPENAI_RESPONSE_FORMAT", "xml")]).unwrap_err().to_string();
+        assert!(form.contains("OPENAI_RESPONSE_FORMAT") && form.contains("json_schema or text"), "{form}");
         for base in ["localhost:80", "ftp://host", "http://host/?key=secret"] {
             let broken = config(&[("OPENAI_BASE_URL", base)]).unwrap_err().to_string();
             assert!(broken.contains("OPENAI_BASE_URL") && !broken.contains("secret"), "{broken}");

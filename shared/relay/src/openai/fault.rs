@@ -29,6 +29,7 @@ const KNOWN: &[&str] = &[
     "invalid_api_key",
     "invalid_organization",
     "model_not_found",
+    "no_db_connection", // LiteLLM without a database: the key is not its own
     // the request
     "context_length_exceeded",
     "string_above_max_length",
@@ -54,7 +55,13 @@ const NO_MONEY: &[&str] = &[
     "access_terminated",
 ];
 const BLOCKED: &[&str] = &["content_filter", "content_policy_violation", "invalid_prompt"];
-const NOBODYS_FAULT: &[&str] = &["invalid_api_key", "invalid_organization", "model_not_found"];
+const NOBODYS_FAULT: &[&str] = &["invalid_api_key", "invalid_organization", "model_not_found", "no_db_connection"];
+/// LiteLLM puts a status in the place of the code; its messages begin with words of its own (seen of version 1.106).
+const LITELLM: &[(&str, &str)] = &[
+    ("litellm.ContentPolicyViolationError", "content_policy_violation"),
+    ("litellm.BadRequestError: litellm.ContentPolicyViolationError", "content_policy_violation"),
+    ("/chat/completions: Invalid model name", "model_not_found"),
+];
 /// Fields of ours that a server may not take. With the one that is told a person knows what to take out of the pipeline.
 const OURS: &[&str] = &[
     "model",
@@ -76,7 +83,7 @@ pub(super) fn read(status: u16, retry_after: Option<Duration>, body: &[u8], has_
     let error = if body["error"].is_object() { &body["error"] } else { &body };
     let known =
         |field: &str| error[field].as_str().and_then(|word| KNOWN.iter().find(|known| **known == word).copied());
-    let words = [known("code"), known("type")];
+    let words = [known("code"), of_litellm(error), known("type")];
     let is_any = |of: &[&str]| words.iter().flatten().any(|word| of.contains(word));
     let word = words.into_iter().flatten().next();
     let status = if status == 200 { status_within(error, word) } else { status };
@@ -145,6 +152,11 @@ fn status_within(error: &Value, word: Option<&str>) -> u16 {
         Some(_) => 400,
         None => 500,
     })
+}
+
+fn of_litellm(error: &Value) -> Option<&'static str> {
+    let message = error["message"].as_str()?;
+    LITELLM.iter().find(|(begins, _)| message.starts_with(begins)).map(|(_, code)| *code)
 }
 
 fn overloaded(error: &Value) -> bool {
@@ -239,6 +251,22 @@ mod tests {
             let body = json!({ "error": { "code": code, "message": "canary" } }).to_string();
             assert_eq!(read(status, None, body.as_bytes(), true), Refusal::Blocked(code));
         }
+    }
+
+    #[test]
+    fn what_litellm_says_in_words_is_understood() {
+        let said = |message: &str| {
+            let error = json!({ "message": message, "type": "invalid_request_error", "param": null, "code": "400" });
+            read(400, None, json!({ "error": error }).to_string().as_bytes(), true)
+        };
+        for by in ["", "litellm.BadRequestError: "] {
+            let blocked = said(&format!("{by}litellm.ContentPolicyViolationError: OpenAIException - canary"));
+            assert_eq!(blocked, Refusal::Blocked("content_policy_violation"));
+        }
+        let model = said("/chat/completions: Invalid model name passed in model=x. Call `/v1/models` to view …");
+        assert!(matches!(&model, Refusal::Fault(Fault::Systemic(what)) if what.contains("[model] name")), "{model:?}");
+        let of_a_row = said("litellm.BadRequestError: OpenAIException - litellm.ContentPolicyViolationError");
+        assert!(matches!(of_a_row, Refusal::Fault(Fault::Invalid(_))));
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod reply;
 mod request;
 
 pub use config::{NOT_SET, OpenAiConfig};
+pub use request::Form;
 
 use crate::calls::{Calls, ConfigError, Line};
 use crate::ports::{Ask, Fault, Model, Reply};
@@ -30,7 +31,7 @@ impl OpenAi {
     }
 
     async fn call(&self, line: &Line<'_>, ask: &Ask) -> Result<Reply, Fault> {
-        let body = Bytes::from(request::body(ask, self.config.dialect()));
+        let body = Bytes::from(request::body(ask, self.config.dialect(), self.config.form));
         let response = line.post(&self.config.address(), &self.config.headers(), &body).await?;
         let told = line.read(response).await?;
         let asked = &ask.pipeline.model.name;

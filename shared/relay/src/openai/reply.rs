@@ -37,6 +37,22 @@ struct Message<'a> {
     content: Option<Cow<'a, str>>,
     #[serde(default, borrow)]
     refusal: Option<Cow<'a, str>>,
+    /// Where LiteLLM puts it.
+    #[serde(default, borrow, deserialize_with = "or_default")]
+    provider_specific_fields: Specific<'a>,
+}
+
+#[derive(Default, Deserialize)]
+struct Specific<'a> {
+    #[serde(default, borrow)]
+    refusal: Option<Cow<'a, str>>,
+}
+
+impl Message<'_> {
+    fn is_refused(&self) -> bool {
+        let refusals = [&self.refusal, &self.provider_specific_fields.refusal];
+        refusals.into_iter().flatten().any(|refusal| !refusal.is_empty())
+    }
 }
 
 #[derive(Default, Deserialize)]
@@ -82,7 +98,7 @@ pub(super) fn reply(body: &[u8], asked: &str, has_key: bool) -> Result<Reply, Fa
     let usage = decoded.usage.usage();
     let first = decoded.choices.into_iter().next();
     let (message, finish) = first.map_or_else(Default::default, |first| (first.message, first.finish_reason));
-    let is_refused = message.refusal.is_some_and(|refusal| !refusal.is_empty());
+    let is_refused = message.is_refused();
     Ok(Reply {
         text: message.content.filter(|_| !is_refused).map_or_else(String::new, Cow::into_owned),
         finish: if is_refused { Some(SAFETY.to_owned()) } else { finish.map(end) },
@@ -154,11 +170,13 @@ mod tests {
 
     #[test]
     fn a_refusal_is_a_withheld_answer_and_its_words_are_dropped() {
-        let reply =
-            read(r#"{"choices": [{"finish_reason": "stop", "message": {"content": null, "refusal": "canary"}}]}"#)
-                .unwrap();
-        assert_eq!((reply.finish.as_deref(), reply.text.as_str()), (Some("SAFETY"), ""));
-        assert!(!format!("{reply:?}").contains("canary"));
+        for refusal in [r#""refusal": "canary""#, r#""provider_specific_fields": {"refusal": "canary"}"#] {
+            let body =
+                format!(r#"{{"choices": [{{"finish_reason": "stop", "message": {{"content": null, {refusal}}}}}]}}"#);
+            let reply = read(&body).unwrap();
+            assert_eq!((reply.finish.as_deref(), reply.text.as_str()), (Some("SAFETY"), ""));
+            assert!(!format!("{reply:?}").contains("canary"));
+        }
     }
 
     #[test]

@@ -1,7 +1,9 @@
+use crate::pipeline::Pipeline;
 use crate::ports::Ask;
 use crate::prices::Tier;
 use crate::schema::json_schema;
 use serde::Serialize;
+use std::borrow::Cow;
 
 /// Whose fields a request has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,12 +16,34 @@ pub(super) enum Dialect {
     Compatible,
 }
 
+/// How the form of answers is said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Form {
+    /// As `response_format`: servers that can hold the model to it.
+    #[default]
+    JsonSchema,
+    /// In words, after the system instruction: servers that refuse a schema (Triton's OpenAI front end). Answers are judged the same.
+    Text,
+}
+
+impl Form {
+    /// From `json_schema` or `text`.
+    pub(super) fn parse(text: &str) -> Option<Form> {
+        match text {
+            "json_schema" => Some(Form::JsonSchema),
+            "text" => Some(Form::Text),
+            _ => None,
+        }
+    }
+}
+
 /// The body of a call, as far as we use it.
 #[derive(Serialize)]
 struct Request<'a, S> {
     model: &'a str,
     messages: Vec<Message<'a>>,
-    response_format: ResponseFormat<S>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response_format: Option<ResponseFormat<S>>,
     #[serde(flatten)]
     settings: Settings,
 }
@@ -27,7 +51,7 @@ struct Request<'a, S> {
 #[derive(Serialize)]
 struct Message<'a> {
     role: &'static str,
-    content: &'a str,
+    content: Cow<'a, str>,
 }
 
 #[derive(Serialize)]
@@ -61,20 +85,35 @@ struct Settings {
     store: Option<bool>,
 }
 
+/// The system instruction, and what stands in for a schema where the server takes none.
+fn system(pipeline: &Pipeline, form: Form) -> Option<Cow<'_, str>> {
+    let own = pipeline.system.as_deref();
+    match form {
+        Form::JsonSchema => own.map(Cow::Borrowed),
+        Form::Text => {
+            let schema = serde_json::to_string(&json_schema(pipeline)).expect("a schema has string keys");
+            let form =
+                format!("Answer with one JSON object that fits this JSON Schema, and with nothing else:\n{schema}");
+            Some(own.map_or(form.clone(), |own| format!("{own}\n\n{form}")).into())
+        }
+    }
+}
+
 /// The question as JSON.
-pub(super) fn body(ask: &Ask, dialect: Dialect) -> Vec<u8> {
+pub(super) fn body(ask: &Ask, dialect: Dialect, form: Form) -> Vec<u8> {
     let pipeline = &*ask.pipeline;
     let model = &pipeline.model;
-    let system = pipeline.system.as_deref().map(|content| Message { role: "system", content });
+    let system = system(pipeline, form).map(|content| Message { role: "system", content });
+    let user = Message { role: "user", content: Cow::Borrowed(&ask.prompt) };
     let tokens = ask.max_output_tokens.or(model.max_output_tokens);
     let is_own = dialect == Dialect::OpenAi;
     let request = Request {
         model: &model.name,
-        messages: system.into_iter().chain([Message { role: "user", content: &ask.prompt }]).collect(),
-        response_format: ResponseFormat {
+        messages: system.into_iter().chain([user]).collect(),
+        response_format: (form == Form::JsonSchema).then(|| ResponseFormat {
             kind: "json_schema",
             json_schema: Named { name: "answer", strict: true, schema: json_schema(pipeline) },
-        },
+        }),
         settings: Settings {
             temperature: model.temperature,
             max_tokens: tokens.filter(|_| !is_own),
@@ -93,7 +132,6 @@ pub(super) fn body(ask: &Ask, dialect: Dialect) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::Pipeline;
     use serde_json::{Map, Value, json};
     use std::sync::Arc;
 
@@ -112,7 +150,7 @@ mod tests {
     }
 
     fn sent(ask: &Ask, dialect: Dialect) -> Value {
-        serde_json::from_slice(&body(ask, dialect)).unwrap()
+        serde_json::from_slice(&body(ask, dialect, Form::JsonSchema)).unwrap()
     }
 
     #[test]
@@ -144,6 +182,14 @@ mod tests {
         assert_eq!(sent["messages"].as_array().unwrap().len(), 1);
         let names: Vec<&String> = sent.as_object().unwrap().keys().collect();
         assert_eq!(names, ["messages", "model", "response_format"]);
+    }
+
+    #[test]
+    fn a_server_that_takes_no_schema_is_told_it_in_words() {
+        let sent: Value = serde_json::from_slice(&body(&ask(""), Dialect::Compatible, Form::Text)).unwrap();
+        assert!(sent.get("response_format").is_none());
+        let system = sent["messages"][0]["content"].as_str().unwrap();
+        assert!(system.starts_with("Be brief.\n\n") && system.contains(r#""required":["n"]"#), "{system}");
     }
 
     #[test]

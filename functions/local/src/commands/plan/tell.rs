@@ -98,6 +98,7 @@ impl Told<'_> {
     fn assumptions(&self) -> Vec<String> {
         let mut told = self.of_the_tokens();
         told.push(self.of_the_prices());
+        told.extend(self.of_the_cap());
         told.push(self.of_the_time());
         told.extend(self.of_the_rows());
         told
@@ -153,6 +154,19 @@ impl Told<'_> {
             None => "prices: list prices of prices.toml, no part of a prompt cached; one that is not there is unknown"
                 .to_owned(),
         }
+    }
+
+    /// Whether the run would be parked on its way.
+    fn of_the_cap(&self) -> Option<String> {
+        let (model, cap) = (&self.planned.pipeline.model, self.planned.pipeline.run.max_cost?);
+        let cap = prices::dollars(cap);
+        let (_, cost) = self.estimate.cost.iter().find(|(tier, _)| *tier == model.tier)?;
+        let then = match cost {
+            Some(cost) if cost.least > cap => "is less than the run costs: it would be parked on its way",
+            Some(cost) if cost.most.is_some_and(|most| most <= cap) => "is enough",
+            _ => "may be too little: the run would then be parked on its way",
+        };
+        Some(format!("[run] max_cost_usd: {} {then}", dollars(cap)))
     }
 
     fn of_the_time(&self) -> String {
