@@ -84,7 +84,7 @@ async fn a_part_is_loaded_once(records: &dyn Records) {
 async fn every_count_is_kept_in_a_place_of_its_own(records: &dyn Records) {
     let usage = |from: u64| Usage { prompt: from, output: from + 20, thought: from + 40, cached: from + 60 };
     let bill = |from: u64| Bill { calls: from, usage: usage(from + 1), cost: from + 5 };
-    let mut one = part(&pipeline("counts"), 170, S0, vec![(1, answer("f1")), (2, failed("malformed"))]);
+    let mut one = part(&pipeline("once"), 777, S0, vec![(901, answer("f1")), (902, failed("malformed"))]);
     let spent = &mut one.lines[0].spent;
     (spent.paid_calls, spent.ambiguous_calls, spent.unpriced_calls, spent.reused, spent.duplicates) =
         (900, 11, 12, 13, 14);
@@ -92,7 +92,7 @@ async fn every_count_is_kept_in_a_place_of_its_own(records: &dyn Records) {
     (spent.retries, spent.salvage) = (bill(100), bill(200));
     (one.header.wasted_answers, one.header.wasted) = (3, bill(300));
     let counts = load(records, &one).await;
-    assert_eq!(finish(records, 170).await.counts, counts, "the store keeps what was loaded");
+    assert_eq!(finish(records, 777).await.counts, counts, "the store keeps what was loaded");
     let of_calls = Counts::COLUMNS.iter().zip(counts.values()).skip_while(|(column, _)| **column != "paid_calls");
     let numbers: BTreeSet<u64> = of_calls.clone().map(|(_, value)| value).collect();
     assert_eq!(numbers.len(), of_calls.count(), "no two are alike, or mixing them up would not be seen: {counts:?}");

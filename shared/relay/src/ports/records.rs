@@ -26,6 +26,7 @@ pub struct Part {
 
 /// What came of loading a part.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "one for each load, looked at and dropped")]
 pub enum Loaded {
     /// Its transaction committed now.
     Now(Counts),
