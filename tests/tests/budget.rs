@@ -57,8 +57,11 @@ struct Paid {
     cap: AtomicU64,
 }
 
-/// The model, as one process sees it: with each call what it cost, and when its reply came.
-struct Scripted(Arc<Paid>, Arc<AtomicBool>, Arc<Mutex<Vec<(u64, Option<Instant>)>>>);
+/// The calls of a process: what each cost, and when its reply came.
+type Calls = Arc<Mutex<Vec<(u64, Option<Instant>)>>>;
+
+/// The model, as one process sees it.
+struct Scripted(Arc<Paid>, Arc<AtomicBool>, Calls);
 
 #[async_trait]
 impl Model for Scripted {
@@ -169,7 +172,7 @@ impl Objects for Port {
 struct Process {
     generator: Arc<Generator>,
     dead: Arc<AtomicBool>,
-    calls: Arc<Mutex<Vec<(u64, Option<Instant>)>>>,
+    calls: Calls,
 }
 
 impl Process {
@@ -217,8 +220,8 @@ impl World {
             let chance = Chance::seeded(self.paid.chance.below(u64::MAX));
             let (objects, faults_percent) = (self.objects.clone(), self.faults_percent);
             let port = Arc::new(Port { objects, dead: dead.clone(), chance: chance.clone(), faults_percent });
-            let calls = Arc::default();
-            let model = Arc::new(Scripted(self.paid.clone(), dead.clone(), Arc::clone(&calls)));
+            let calls = Calls::default();
+            let model = Arc::new(Scripted(self.paid.clone(), dead.clone(), calls.clone()));
             let settings = Settings { processes: PROCESSES as u32, max_in_flight: 20, ..Settings::default() };
             Process { generator: Generator::new(port, model, self.clock.clone(), chance, settings), dead, calls }
         };

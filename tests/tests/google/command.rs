@@ -231,9 +231,7 @@ async fn a_budget() -> Result<()> {
     let text = PIPELINE.replace("[run]\n", &capped);
     deployment.storage.put(&deployment.buckets.state, &names::pipeline("words"), text)?;
     let run = deployment.drop_rows("rows.jsonl", 0..400)?;
-    let start = std::time::Instant::now();
     while kinds(&deployment, &run).await? != ["tasuki.run.parked"] {
-        ensure!(start.elapsed() < Duration::from_secs(120), "it is not parked:\n{}", deployment.logs());
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     let tally = deployment.model.tally();
@@ -241,8 +239,7 @@ async fn a_budget() -> Result<()> {
     let cost = prompt + 2 * output;
     ensure!(cost <= CAP && cost * 2 >= CAP, "{cost} of {CAP} microdollars");
     let shards = deployment.storage.names(&deployment.buckets.shards).len();
-    let asked = tally.calls();
-    println!("{cost} of {CAP} microdollars were spent on {asked} calls for {shards} shards in 4 processes");
+    ensure!(shards == 20, "{shards} shards");
 
     let status = desk.tasuki(&["status", run.as_str()]).await?;
     ensure!(status.out.contains("the budget of $0.004 is spent") && status.out.contains("--max-cost N"), "{status:?}");
