@@ -9,13 +9,14 @@ struct Script<F> {
     says: F,
     /// Calls by model.
     calls: Mutex<BTreeMap<String, u64>>,
+    clock: Clock,
     start: tokio::time::Instant,
 }
 
 impl<F: Fn(&Ask, Duration) -> Result<Reply, Fault> + Send + Sync> Script<F> {
     /// Each reply takes half a second. The time is that since now.
     fn new(clock: &Clock, says: F) -> Arc<Script<F>> {
-        Arc::new(Script { says, calls: Mutex::default(), start: clock.instant() })
+        Arc::new(Script { says, calls: Mutex::default(), clock: clock.clone(), start: clock.instant() })
     }
 
     fn calls(&self, model: &str) -> u64 {
@@ -29,7 +30,7 @@ impl<F: Fn(&Ask, Duration) -> Result<Reply, Fault> + Send + Sync> Model for Scri
         let model = &ask.pipeline.model.name;
         *self.calls.lock().unwrap_or_else(PoisonError::into_inner).entry(model.clone()).or_default() += 1;
         sleep(Duration::from_millis(500)).await;
-        (self.says)(ask, tokio::time::Instant::now().duration_since(self.start))
+        (self.says)(ask, self.clock.instant().duration_since(self.start))
     }
 }
 
@@ -133,8 +134,9 @@ async fn what_is_known_costs_nothing_and_what_two_processes_ask_at_once_is_count
     let clock = Clock::starting_at(START);
     let objects = Arc::new(MemoryObjects::new(clock.clone()));
     let text = with("[model]\nname = \"m\"\n[run]\nreuse_answers = true");
-    let model = Script::new(&clock, |ask, _| {
-        let theme = format!("{:?}", tokio::time::Instant::now()); // no two answers are equal
+    let answers = AtomicU64::new(0);
+    let model = Script::new(&clock, move |ask, _| {
+        let theme = format!("answer {}", answers.fetch_add(1, Relaxed)); // no two are equal
         answered(ask).map(|reply| Reply { text: json!({"theme": theme}).to_string(), ..reply })
     });
     let (one, other) =
