@@ -303,7 +303,7 @@ async fn a_limit_of_ten_streams_delays_calls_and_loses_none() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_calls_at_once_need_a_connection_per_hundred() {
-    let server = ModelServer::start(Script::fixed("{}").https().latency(Duration::from_millis(200))).await.unwrap();
+    let server = ModelServer::start(Script::fixed("{}").https().latency(Duration::from_millis(1_000))).await.unwrap();
     let gemini = Gemini::new(config(&server, 1_000)).unwrap();
     let asks: Vec<Ask> = (0..1_000).map(|n| ask(format!("row {n}"))).collect();
     for result in join_all(asks.iter().map(|ask| gemini.ask(ask))).await {

@@ -19,6 +19,9 @@ const WINDOW_DOUBLES: f64 = 0.1;
 /// Calls more in flight for each answer from then on. How much too fast a pace is when it meets the limit for the first time decides
 /// how much of a short run is rejected: with a call for each answer 1.2 % of 15,000, with this 0.7 %.
 const WINDOW_WIDENS: f64 = 0.4;
+/// From then on calls also start evenly, so many times as fast as keeps the window full: where all answers take the same time, they
+/// would come back in the bursts in which the calls were sent, and the calls after them go out in greater ones.
+const WINDOW_PACE: f64 = 1.1;
 /// How often the window is looked at while it widens by itself: the step of tokio's timers.
 const WINDOW_STEP: Duration = Duration::from_millis(1);
 /// A machine that is busy looks late, and must not make up for it in a clump: at most so many seconds count at a look.
@@ -91,6 +94,7 @@ struct Window {
     calls: f64,
     widened: Option<Duration>,
     answered: Option<Duration>,
+    meter: Meter,
 }
 
 /// A rate, once something was rejected. Rates are calls per second.
@@ -129,7 +133,7 @@ struct Burst {
 
 impl Default for Law {
     fn default() -> Law {
-        let window = Window { calls: WINDOW_FIRST, widened: None, answered: None };
+        let window = Window { calls: WINDOW_FIRST, widened: None, answered: None, meter: Meter::default() };
         Law {
             in_flight: 0,
             sent: 0,
@@ -149,7 +153,7 @@ impl Law {
         self.decay(now);
         let at = match &self.paced {
             Some(paced) => paced.meter.due(now),
-            None => self.window.permit_at(now, self.in_flight)?,
+            None => self.window.permit_at(now, self.in_flight)?.max(self.window.meter.due(now)),
         };
         Some(at.max(self.held))
     }
@@ -166,6 +170,9 @@ impl Law {
                 self.rejects_in.unwrap_or(ANSWERS_IN),
             );
             paced.meter.take(now, 1.0, paced.rate);
+        } else if let (Some(_), Some(answers_in)) = (self.window.answered, self.answers_in) {
+            let rate = WINDOW_PACE * self.window.calls / answers_in.max(WINDOW_STEP.as_secs_f64());
+            self.window.meter.take(now, 1.0, rate);
         }
         Ticket { sent: now, nth: self.sent }
     }
@@ -219,7 +226,7 @@ impl Law {
         if self.in_flight > 0 || self.sent == 0 || idle < IDLE {
             return;
         }
-        self.window = Window { calls: WINDOW_FIRST, widened: None, answered: None };
+        self.window = Window { calls: WINDOW_FIRST, widened: None, answered: None, meter: Meter::default() };
         if let Some(paced) = &mut self.paced {
             let left = (paced.limit * (-idle / IDLE).exp2()).max(paced.limit * COMEBACK);
             paced.rate = paced.rate.min(left).max(RATE_MIN);
