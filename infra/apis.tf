@@ -98,6 +98,7 @@ resource "time_sleep" "iam" {
     roles = sha256(jsonencode([
       { for key, member in google_project_iam_member.role : key => member.id },
       { for key, member in google_storage_bucket_iam_member.grant : key => member.id },
+      { for key, member in google_secret_manager_secret_iam_member.generator : key => member.id },
     ]))
   }
 }

@@ -1,14 +1,21 @@
 //! What a row's calls cost, and for what: answers, retries, salvage. What becomes of it is decided when the row is loaded.
 
 use crate::route::Route;
-use tasuki_relay::ports::Reply;
+use tasuki_relay::ports::{Fault, Reply};
 use tasuki_relay::record::{Bill, Spent};
 
 /// Counts a paid call. `repairs`: it asked only for what an earlier answer lacked; `came`: something of its reply was kept. Returns
 /// its cost, where that is known.
-pub(crate) fn call(spent: &mut Spent, route: &Route, reply: &Reply, repairs: bool, came: bool) -> Option<u64> {
-    let cost = route.cost(reply);
-    let bill = Bill { calls: 1, usage: reply.usage, cost: cost.unwrap_or(0) };
+pub(crate) fn call(
+    spent: &mut Spent,
+    route: &Route,
+    said: &Result<Reply, Fault>,
+    repairs: bool,
+    came: bool,
+) -> Option<u64> {
+    let cost = route.cost(said);
+    let usage = said.as_ref().map(|reply| reply.usage).unwrap_or_default();
+    let bill = Bill { calls: 1, usage, cost: cost.unwrap_or(0) };
     spent.usage += bill.usage;
     spent.cost += bill.cost;
     spent.unpriced_calls += u32::from(cost.is_none());
@@ -39,7 +46,7 @@ mod tests {
         let text = "name = 'p'\nkey = 'id'\n[prompt]\ntemplate = '{{ t }}'\n[answer.a]\ntype = 'string'\n\
             [model.price]\ninput = 1\noutput = 2\n[target]\ntable = 't'\n";
         let routes = Routes::new(&Arc::new(Pipeline::parse(text).unwrap()), &Clock::system(), Millis(0));
-        let reply = |prompt| Reply { usage: Usage { prompt, ..Usage::default() }, ..Reply::default() };
+        let reply = |prompt| Ok(Reply { usage: Usage { prompt, ..Usage::default() }, ..Reply::default() });
         let mut spent = Spent { paid_calls: 4, ..Spent::default() };
         let mut pay = |prompt, repairs, came| call(&mut spent, routes.pick(), &reply(prompt), repairs, came);
         assert_eq!(pay(1, false, false), Some(1_000_000), "a dollar a million tokens");
@@ -50,6 +57,10 @@ mod tests {
         assert_eq!(prompts(spent.retries), (1, 1, 1));
         assert_eq!(prompts(spent.salvage), (2, 1_100, 1_100));
         assert_eq!(prompts(spent.bill()), (4, 1_111, 1_111));
+        assert_eq!(spent.unpriced_calls, 0);
+        call(&mut spent, routes.pick(), &Err(Fault::Garbled("no JSON".into())), false, false);
+        assert_eq!((spent.unpriced_calls, spent.retries.calls), (1, 2), "what does not tell its tokens is no gift");
+        (spent.unpriced_calls, spent.retries.calls) = (0, 1);
         forget_draft(&mut spent);
         assert_eq!(prompts(spent.retries), (2, 11, 11), "what was kept of the second is lost");
     }

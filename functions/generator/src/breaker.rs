@@ -1,8 +1,10 @@
 //! The breaker: a systemic error stops the machine and fails no row.
 
-use std::sync::{Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tasuki_relay::clock::Clock;
+use tasuki_relay::pipeline::ModelSettings;
 use tokio::time::Instant;
 
 /// How long the machine stands still before one call tries again.
@@ -74,6 +76,31 @@ impl Breaker {
         if state.what.is_some() {
             *state = Tripped::default();
         }
+    }
+}
+
+/// A breaker for each place that is asked: a key or a location that one pipeline has wrong stops the runs that share it, and no other.
+#[derive(Debug)]
+pub(crate) struct Breakers {
+    clock: Clock,
+    all: Mutex<BTreeMap<String, Arc<Breaker>>>,
+}
+
+impl Breakers {
+    pub fn new(clock: Clock) -> Breakers {
+        Breakers { clock, all: Mutex::default() }
+    }
+
+    /// The breaker of the model and place that these settings ask.
+    pub fn of(&self, model: &ModelSettings) -> Arc<Breaker> {
+        let place = format!("{:?} {} {:?} {:?}", model.provider, model.name, model.location, model.tier);
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        all.entry(place).or_insert_with(|| Arc::new(Breaker::new(self.clock.clone()))).clone()
+    }
+
+    /// What stopped one of them.
+    pub fn stopped(&self) -> Option<String> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).values().find_map(|breaker| breaker.stopped())
     }
 }
 

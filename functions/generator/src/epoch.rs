@@ -58,7 +58,8 @@ impl Epoch {
         match end {
             RowEnd::Settled(line) | RowEnd::Answered(line) => {
                 self.left.remove(&line.ordinal);
-                self.answered |= matches!(line.outcome, Outcome::Answer(_));
+                // An answer of an earlier run says nothing of the model as it is now.
+                self.answered |= matches!(line.outcome, Outcome::Answer(_)) && line.spent.reused == 0;
                 self.generator.meter.settled(&line.outcome, &line.spent);
                 self.unsaved.push(line.ordinal);
                 self.done.insert(line.ordinal, line);
@@ -218,11 +219,20 @@ impl Epoch {
         // A job of its own: the shard's may be halted, because its budget of retries is spent.
         let (id, run, purse) = (self.job.id.clone(), self.job.run.clone(), self.job.purse.clone());
         let job = Job::new(id, run, self.job.lease.clone(), purse, 0);
-        let Some(_permits) = self.generator.permits(&job).await else { return };
         let fingerprint = self.job.run.prompter.fingerprint(&ask.prompt);
-        if let RowEnd::Settled(line) | RowEnd::Answered(line) = self.generator.ask(&job, row, ask, fingerprint).await {
+        let asked = async {
+            let _permits = self.generator.permits(&job).await?;
+            Some(self.generator.ask(&job, row, ask, fingerprint).await)
+        };
+        let stop = self.generator.jobs.stop();
+        let end = tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            end = asked => end,
+        };
+        if let Some(RowEnd::Settled(line) | RowEnd::Answered(line)) = end {
             self.answered = matches!(line.outcome, Outcome::Answer(_));
-            self.proof = self.answered.then(|| (line.ordinal, line.spent.bill()));
+            self.proof = (line.spent.paid_calls > 0).then(|| (line.ordinal, line.spent.bill()));
         }
     }
 

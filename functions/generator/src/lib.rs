@@ -18,6 +18,7 @@ mod shard;
 mod summary;
 mod sweep;
 
+use breaker::Breakers;
 pub use breaker::{Breaker, COOLDOWN};
 pub use meter::Meter;
 
@@ -79,7 +80,7 @@ pub struct Generator {
     settings: Settings,
     claims: Claims,
     pace: Pace,
-    breaker: Breaker,
+    breakers: Breakers,
     /// Open when storage takes no checkpoints: what is paid could not be kept.
     storage: Breaker,
     calls: Arc<Semaphore>,
@@ -107,7 +108,7 @@ impl Generator {
             claims: Claims::new(objects.clone(), clock.clone(), chance.clone(), settings.timing),
             pace: Pace::new(clock.clone(), chance.clone(), settings.processes),
             purses: Purses::new(objects.clone(), clock.clone(), chance, settings.timing),
-            breaker: Breaker::new(clock.clone()),
+            breakers: Breakers::new(clock.clone()),
             storage: Breaker::new(clock.clone()),
             calls: Arc::new(Semaphore::new(settings.max_in_flight)),
             alone: RwLock::default(),
@@ -130,7 +131,7 @@ impl Generator {
 
     /// What stopped the machine, if a systemic error did.
     pub fn stopped_by(&self) -> Option<String> {
-        self.breaker.stopped().or_else(|| self.storage.stopped())
+        self.breakers.stopped().or_else(|| self.storage.stopped())
     }
 
     pub(crate) fn storage_refuses(&self, what: &str) {

@@ -1,9 +1,11 @@
 //! Where a run asks: its own model first, and the fallbacks of its pipeline while that one is gone or busy for long.
 
-use crate::breaker::Breaker;
+use crate::breaker::{Breaker, Breakers};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tasuki_relay::budget;
+use tasuki_relay::calls::call_limit;
 use tasuki_relay::clock::{Clock, Millis};
 use tasuki_relay::pipeline::{Pipeline, Place};
 use tasuki_relay::ports::{Ask, Fault, Reply};
@@ -31,8 +33,20 @@ pub(crate) struct Route {
     prices: [Option<Price>; 3],
     /// Open while the next one is asked instead.
     breaker: Breaker,
-    /// Since when it has turned calls away without an answer.
-    turning_away: Mutex<Option<Instant>>,
+    left: Mutex<Left>,
+    has_answered: AtomicBool,
+    /// Since when it has turned calls away without an answer, and when it did last.
+    turning_away: Mutex<Option<(Instant, Instant)>>,
+}
+
+/// Why another place is asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Left {
+    /// It turned calls away: it may be waited for.
+    #[default]
+    Busy,
+    /// It takes no calls.
+    Gone,
 }
 
 /// The routes of a run, at least one.
@@ -54,25 +68,29 @@ impl Route {
         }
         let price = |tier| pipeline.model.price.or_else(|| catalogue.price(&pipeline.model.name, tier, now));
         let prices = [Tier::Standard, Tier::Flex, Tier::Priority].map(price);
-        let (breaker, turning_away) = (Breaker::new(clock.clone()), Mutex::default());
-        Route { rank, fallback, pipeline, prices, breaker, turning_away }
-    }
-
-    /// What a reply of this place cost, in picodollars; `None` when nobody knows.
-    pub fn cost(&self, reply: &Reply) -> Option<u64> {
-        if reply.model == StandIn::MODEL {
-            return Some(0);
+        Route {
+            rank,
+            fallback,
+            pipeline,
+            prices,
+            breaker: Breaker::new(clock.clone()),
+            left: Mutex::default(),
+            has_answered: AtomicBool::new(false),
+            turning_away: Mutex::default(),
         }
-        // A call of the priority tier may be served as a standard one.
-        let tier = reply.tier.unwrap_or(self.pipeline.model.tier);
-        self.prices[tier as usize].map(|price| price.of(reply.usage))
     }
 
-    /// What a call cost that came back with this; `None` when nobody knows: it may have been charged, or does not tell its tokens.
-    pub fn known_cost(&self, said: &Result<Reply, Fault>) -> Option<u64> {
+    /// What a call cost that came back with this, in picodollars; `None` when nobody knows: it may have been charged, does not tell its
+    /// tokens, or has no known price.
+    pub fn cost(&self, said: &Result<Reply, Fault>) -> Option<u64> {
         match said {
-            Ok(reply) if reply.usage == Usage::default() && reply.model != StandIn::MODEL => None,
-            Ok(reply) => self.cost(reply),
+            Ok(reply) if reply.model == StandIn::MODEL => Some(0),
+            Ok(reply) if reply.usage == Usage::default() => None,
+            Ok(reply) => {
+                // A call of the priority tier may be served as a standard one.
+                let tier = reply.tier.unwrap_or(self.pipeline.model.tier);
+                self.prices[tier as usize].map(|price| price.of(reply.usage))
+            }
             Err(Fault::Ambiguous(_) | Fault::Garbled(_)) => None,
             Err(Fault::Busy { .. } | Fault::Unavailable(_) | Fault::Invalid(_) | Fault::Systemic(_)) => Some(0),
         }
@@ -86,15 +104,30 @@ impl Route {
         }
     }
 
-    /// Sends the question here.
+    /// Sends the question here. What was lowered of its thinking stays so, as far as this model can.
     pub fn readdress(&self, ask: &mut Ask) {
         let (here, there) = (&self.pipeline.model, &ask.pipeline.model);
         if here.name != there.name || here.location != there.location {
-            let thinking = there.thinking.min(here.thinking);
+            let least = Catalogue::shipped().least_thinking(&here.name);
+            let thinking = there.thinking.min(here.thinking).max(here.thinking.and(least));
             let model = &mut Arc::make_mut(&mut ask.pipeline).model;
             *model = here.clone();
             model.thinking = thinking;
         }
+    }
+
+    fn leave(&self, why: Left, what: &str) {
+        *self.left.lock().unwrap_or_else(PoisonError::into_inner) = why;
+        self.breaker.trip_quietly(what.to_owned());
+    }
+
+    fn is_gone(&self) -> bool {
+        self.breaker.is_open() && *self.left.lock().unwrap_or_else(PoisonError::into_inner) == Left::Gone
+    }
+
+    /// It has answered, this process knows.
+    pub fn has_answered(&self) -> bool {
+        self.has_answered.load(Relaxed)
     }
 }
 
@@ -106,10 +139,18 @@ impl Routes {
         Routes { clock: clock.clone(), all, moved: Notify::new() }
     }
 
-    /// Where the next call goes: the first place that is not known to be gone, or may be tried again.
+    /// Where the next call goes: the first place that is not left, or may be tried again; where all are left, the first that is only
+    /// busy, whose gate knows when.
     pub fn pick(&self) -> &Route {
-        let (last, others) = self.all.split_last().expect("a run has a model");
-        others.iter().find(|route| route.breaker.admit().is_ok()).unwrap_or(last)
+        let admits = |route: &&Route| self.all.len() == 1 || route.breaker.admit().is_ok();
+        let open = self.all.iter().find(admits);
+        open.or_else(|| self.all.iter().find(|route| !route.is_gone())).unwrap_or(&self.all[0])
+    }
+
+    /// What stopped the machine for every place of the run.
+    pub fn stopped(&self, breakers: &Breakers) -> Option<String> {
+        let stopped = self.all.iter().map(|route| breakers.of(&route.pipeline.model).stopped());
+        stopped.collect::<Option<Vec<String>>>()?.into_iter().next()
     }
 
     /// What a call may cost at most, wherever it goes and whatever tier serves it, in picodollars. `None` when nobody knows.
@@ -129,13 +170,17 @@ impl Routes {
 
     /// The model of this route is gone, or does not take calls of this project. False when there is no other to ask.
     pub fn gone(&self, route: &Route, what: &str) -> bool {
-        let Some(next) = self.all.get(route.rank + 1) else { return false };
+        self.leave(route, Left::Gone, what)
+    }
+
+    fn leave(&self, route: &Route, why: Left, what: &str) -> bool {
+        let mut others = self.all.iter().filter(|other| other.rank != route.rank && !other.is_gone());
+        let Some(other) = others.next() else { return false };
         if !route.breaker.is_open() {
-            let (model, place) = (&route.pipeline.model.name, &next.fallback);
-            let next = place.as_ref().map(Place::to_string).unwrap_or_default();
-            tracing::warn!("{model} is not asked for now ({what}): {next} is");
+            let (model, other) = (&route.pipeline.model.name, &other.pipeline.model.name);
+            tracing::warn!("{model} is not asked for now ({what}): {other} is");
         }
-        route.breaker.trip_quietly(what.to_owned());
+        route.leave(why, what);
         self.moved.notify_waiters();
         true
     }
@@ -146,21 +191,31 @@ impl Routes {
         match said {
             Ok(_) => {
                 *turning_away = None;
+                route.has_answered.store(true, Relaxed);
                 if route.breaker.is_open() {
                     route.breaker.close();
                     self.moved.notify_waiters();
                 }
             }
             Err(Fault::Busy { .. } | Fault::Unavailable(_)) => {
-                let now = self.clock.instant();
-                let since = *turning_away.get_or_insert(now);
-                if now.duration_since(since) >= BUSY_LONG {
-                    self.gone(route, "it has turned every call away for long");
+                let (now, long) = (self.clock.instant(), busy_long(route.pipeline.model.tier));
+                // After a pause it is another time.
+                let since = turning_away.filter(|(_, last)| now.duration_since(*last) < 2 * long);
+                let since = since.map_or(now, |(since, _)| since);
+                *turning_away = Some((since, now));
+                if now.duration_since(since) >= long {
+                    self.leave(route, Left::Busy, "it has turned every call away for long");
                 }
             }
             Err(_) => (),
         }
     }
+}
+
+/// See [`BUSY_LONG`]; where answers take longer, in proportion.
+fn busy_long(tier: Tier) -> Duration {
+    let times = call_limit(tier).as_secs() / call_limit(Tier::Standard).as_secs();
+    BUSY_LONG * u32::try_from(times).unwrap_or(1)
 }
 
 #[cfg(test)]
@@ -196,7 +251,28 @@ mod tests {
         assert_eq!([routes.pick().rank, routes.pick().rank], [0, 1], "one call tries the first again");
         routes.note(&routes.all[0], &Ok(reply("m")));
         assert_eq!(routes.pick().rank, 0);
-        assert!(!routes.gone(&routes.all[2], "404"), "after the last there is none");
+        assert!(routes.gone(&routes.all[2], "404") && routes.gone(&routes.all[1], "404"));
+        assert!(!routes.gone(&routes.all[0], "404"), "when all are gone there is none to ask");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_fallback_that_is_gone_leaves_the_busy_one_to_its_pace() {
+        let routes = routes();
+        routes.leave(&routes.all[0], Left::Busy, "busy");
+        assert!(routes.gone(&routes.all[1], "403") && routes.gone(&routes.all[2], "404"));
+        assert_eq!(routes.pick().rank, 0);
+    }
+
+    #[test]
+    fn a_fallback_is_asked_to_think_no_less_than_it_can() {
+        let routes = routes();
+        let pipeline = routes.all[0].pipeline.clone();
+        let mut ask = Ask { pipeline, prompt: String::new(), row: Arc::default(), max_output_tokens: None };
+        routes.all[1].readdress(&mut ask);
+        assert_eq!(
+            (ask.pipeline.model.name.as_str(), ask.pipeline.model.thinking),
+            ("gemini-3.7-flash", Some(Thinking::Low))
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -220,9 +296,9 @@ mod tests {
         let routes = routes();
         let usage = tasuki_relay::record::Usage { prompt: 1_000_000, ..Default::default() };
         let reply = Reply { usage, ..reply("m-001") };
-        assert_eq!(routes.all[0].cost(&reply), Some(300_000_000_000));
-        assert_eq!(routes.all[1].cost(&reply), None, "unknown is not 0");
-        assert_eq!(routes.all[1].cost(&Reply { model: StandIn::MODEL.into(), ..reply.clone() }), Some(0));
+        assert_eq!(routes.all[0].cost(&Ok(reply.clone())), Some(300_000_000_000));
+        assert_eq!(routes.all[1].cost(&Ok(reply.clone())), None, "unknown is not 0");
+        assert_eq!(routes.all[1].cost(&Ok(Reply { model: StandIn::MODEL.into(), ..reply.clone() })), Some(0));
         let names: Vec<String> = routes.all.iter().map(|route| route.answerer(&reply)).collect();
         assert_eq!(names, ["m-001", "m-001@eu", "m-001"]);
         let thinking: Vec<_> = routes.all.iter().map(|route| route.pipeline.model.thinking).collect();

@@ -126,11 +126,13 @@ impl Generator {
             Some(answer) => todo.reuse(answer),
             None => self.ask(&job, todo, ask, fingerprint).await,
         };
+        drop(permits);
+        // First kept, then told: who comes to this prompt meanwhile waits, and does not ask.
+        let end = self.keep(&job, end).await;
         if let RowEnd::Settled(line) | RowEnd::Answered(line) = &end {
             lead.tell(&line.outcome);
         }
-        drop(permits);
-        self.keep(&job, end).await
+        end
     }
 
     /// Asks until the row has its outcome, or must be given back.
@@ -148,7 +150,7 @@ impl Generator {
             let said = self.call(&ask).await;
             settle(permit, &said);
             if let Some(money) = money {
-                money.settle(route.known_cost(&said));
+                money.settle(route.cost(&said));
             }
             job.run.routes.note(route, &said);
             let judge = &job.run.judge;
@@ -156,13 +158,12 @@ impl Generator {
             let class = classify(&said, |text| judge.take(&mut draft, text).map_err(|invalid| invalid.0));
             history.kept = draft.values();
             count(&mut todo.spent, &mut history, &class);
-            if let Ok(reply) = &said {
-                let came = matches!(class, Class::Answer(_)) || draft.values() > kept;
-                self.meter.paid(bill::call(&mut todo.spent, route, reply, kept > 0, came));
-            }
             todo.spent.latency_ms = before + self.clock.instant().duration_since(started).as_millis() as u64;
+            let breaker = self.breakers.of(&route.pipeline.model);
             if class.is_paid() {
-                self.breaker.close();
+                let came = matches!(class, Class::Answer(_)) || draft.values() > kept;
+                self.meter.paid(bill::call(&mut todo.spent, route, &said, kept > 0, came));
+                breaker.close();
                 job.run.breaker.close();
             }
             let budgets = [&job.form, &job.run.form];
@@ -212,6 +213,9 @@ impl Generator {
                         return RowEnd::Back { todo, why: GivenBack::ServerError };
                     }
                 }
+                // The pipeline's own model takes such questions: it is this fallback that does not.
+                Step::Withhold(failed)
+                    if route.rank > 0 && !route.has_answered() && job.run.routes.gone(route, &failed.message) => {}
                 // The row's own question was taken: it is the change that is refused.
                 Step::Withhold(failed) if before_change.is_some() || job.run.has_succeeded() => {
                     return todo.settle(Outcome::Failed(before_change.unwrap_or(failed)));
@@ -230,7 +234,7 @@ impl Generator {
                 }
                 Step::Systemic(what) if job.run.routes.gone(route, &what) => {}
                 Step::Systemic(what) => {
-                    self.breaker.trip(what.clone());
+                    breaker.trip(what.clone());
                     job.halt(Halt::Systemic(what));
                     return RowEnd::Back { todo, why: GivenBack::Stopped };
                 }
@@ -259,7 +263,8 @@ impl Generator {
             }
         };
         job.wait(self.clock.instant().duration_since(came));
-        if let Err(what) = self.breaker.admit().and_then(|()| job.run.breaker.admit()) {
+        let breaker = self.breakers.of(&route.pipeline.model);
+        if let Err(what) = breaker.admit().and_then(|()| job.run.breaker.admit()) {
             job.halt(Halt::Systemic(what));
         } else if !job.lease.may_spend() || !money.as_ref().is_none_or(Reservation::is_fresh) {
             job.halt(Halt::LeaseLost);

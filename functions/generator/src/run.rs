@@ -13,7 +13,7 @@ use tasuki_relay::names::{self, Bucket, RunId};
 use tasuki_relay::pipeline::Pipeline;
 use tasuki_relay::ports::{Objects, Why};
 use tasuki_relay::prompt::Prompter;
-use tasuki_relay::record::Plan;
+use tasuki_relay::record::{Plan, Spent};
 use tokio::sync::{Notify, Semaphore};
 
 /// Rows refused with 400 without one success in their run, after which it is the request that is wrong.
@@ -73,9 +73,10 @@ impl Run {
         }
     }
 
-    /// This row was answered: it may serve as a probe.
+    /// This row was answered: it may serve as a probe, which is paid by itself.
     pub fn remember_answered(&self, row: &Todo) {
-        self.answered.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| row.clone());
+        let unpaid = || Todo { spent: Spent::default(), ..row.clone() };
+        self.answered.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(unpaid);
     }
 
     /// A row that was answered in this process.

@@ -40,7 +40,7 @@ impl Generator {
             self.saw_parked(&id.run);
             return Ok(Verdict::Done);
         }
-        if let Some(what) = self.stopped_by().filter(|_| !sealed) {
+        if !sealed && let Some(what) = self.stops(&id).await? {
             return Err(Why::Systemic(what));
         }
         let claim = match self.claim(&id).await? {
@@ -55,6 +55,15 @@ impl Generator {
                 found.map(|_| Verdict::Done).map_err(Why::from)
             }
         }
+    }
+
+    /// What stopped the places that the shard's run asks, or storage.
+    async fn stops(&self, id: &ShardId) -> Result<Option<String>, Why> {
+        if self.stopped_by().is_none() {
+            return Ok(None);
+        }
+        let run = self.runs.get(&*self.objects, &id.run, &self.clock).await?;
+        Ok(run.routes.stopped(&self.breakers).or_else(|| self.storage.stopped()))
     }
 
     async fn claim(&self, id: &ShardId) -> Result<Claimed, ObjectsError> {
@@ -118,8 +127,8 @@ impl Generator {
         let (settled, wasted_answers, wasted) = checkpoints.settled();
         let poison = checkpoints.poisonous();
         done.extend(settled);
-        let is_answered =
-            |row: &&Todo| done.get(&row.ordinal).is_some_and(|line| matches!(line.outcome, Outcome::Answer(_)));
+        let is_answer = |line: &AnswerLine| matches!(line.outcome, Outcome::Answer(_)) && line.spent.reused == 0;
+        let is_answered = |row: &&Todo| done.get(&row.ordinal).is_some_and(is_answer);
         let answered_before = rows.iter().find(is_answered).cloned();
         if answered_before.is_some() {
             run.succeed();

@@ -84,7 +84,7 @@ pub(crate) fn log(header: &Header, lines: &BTreeMap<u64, AnswerLine>, effort: Ef
         calls = attempts, paid_calls, ambiguous_calls, rejected = effort.rejected, waited_ms = effort.waited_ms,
         in_flight = effort.in_flight, wasted = header.wasted_answers,
         epochs = effort.epochs, prompt_tokens = usage.prompt, output_tokens = usage.output,
-        thought_tokens = usage.thought, cached_tokens = usage.cached, reused, cost_microusd = cost / PICO_IN_MICRO, latency_sum_ms = latency_ms,
+        thought_tokens = usage.thought, cached_tokens = usage.cached, reused, cost_microusd = (cost + header.wasted.cost) / PICO_IN_MICRO, latency_sum_ms = latency_ms,
         latency_p50_ms = summary.latency(50), latency_p95_ms = summary.latency(95),
         latency_max_ms = summary.latency(100), "generated shard {shard} of run {run}"
     );

@@ -226,7 +226,7 @@ mod tests {
             loaded: 19,
             superseded: 1,
             failed: 2,
-            paid_calls: 29,
+            paid_calls: 30,
             wasted_answers: 1,
             usage: all.usage,
             cost: all.cost,

@@ -131,7 +131,8 @@ impl Checkpoints {
 fn is_answer(line: &CheckpointLine) -> bool {
     matches!(
         line,
-        CheckpointLine::Settled(AnswerLine { outcome: Outcome::Answer(_), .. }) | CheckpointLine::Proof { .. }
+        CheckpointLine::Settled(AnswerLine { outcome: Outcome::Answer(_), spent: Spent { reused: 0, .. }, .. })
+            | CheckpointLine::Proof { .. }
     )
 }
 

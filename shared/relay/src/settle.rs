@@ -103,6 +103,7 @@ pub fn settle<'a>(part: &'a Part, existing: &BTreeMap<Key, Existing>) -> Settled
     let counts = Counts {
         shards: 1,
         wasted_answers,
+        paid_calls: wasted.calls,
         usage: wasted.usage,
         cost: wasted.cost,
         waste: wasted,

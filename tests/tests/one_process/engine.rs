@@ -3,6 +3,7 @@
 use super::*;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
+use tasuki_relay::record::Usage;
 
 /// A model that is told what to say by what it is asked.
 struct Script<F> {
@@ -186,4 +187,88 @@ async fn a_cache_that_storage_keeps_from_us_costs_calls_and_no_rows() {
     drive(&own, &again).await;
     assert_eq!(model.calls("m"), 5 + 3);
     assert_eq!(models(&answers_of(&objects, &again).await.1).values().sum::<usize>(), 5);
+}
+
+/// A second shard of the run that `begin` has begun.
+async fn another_shard(objects: &MemoryObjects, run: &RunId, rows: std::ops::Range<u64>) -> Event {
+    let header = Header { first: rows.start, totals: None, ..header(run, 1, rows.end - rows.start) };
+    let line = |n: u64| {
+        let row = json!({"id": format!("k{n}"), "n": n}).as_object().cloned().unwrap_or_default();
+        ShardLine { ordinal: n, key: Some(Key::Text(format!("k{n}"))), content: Content::Row(Arc::new(row)) }
+    };
+    let name = ShardId { run: run.clone(), shard: ShardIndex(1) }.object();
+    put(objects, Bucket::Shards, &name, encode(&header, &rows.map(line).collect::<Vec<_>>())).await;
+    Event { bucket: Bucket::Shards, name, generation: 1 }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_row_that_is_asked_again_to_see_whether_the_model_lives_is_wasted_once_for_each_time() {
+    let clock = Clock::starting_at(START);
+    let objects = Arc::new(MemoryObjects::new(clock.clone()));
+    let model = Script::new(&clock, |ask, _| match ask.prompt.as_str() {
+        "0" => answered(ask).map(|reply| Reply { usage: Usage { prompt: 100, ..Usage::default() }, ..reply }),
+        _ => Err(Fault::Unavailable("HTTP 500".into())),
+    });
+    let generator = generator(objects.clone(), model, &clock);
+    drive(&generator, &begin(&objects, &run(1), 1).await).await;
+    let dead = another_shard(&objects, &run(1), 1..2).await;
+    drive(&generator, &dead).await;
+    let (header, lines) = answers_of(&objects, &dead).await;
+    assert!(matches!(&lines[0].outcome, Outcome::Failed(failed) if failed.reason == "server_error"), "{lines:?}");
+    let probes = header.wasted_answers;
+    assert!((1..=3).contains(&probes), "one an epoch: {probes}");
+    assert_eq!((header.wasted.calls, header.wasted.usage.prompt), (probes, 100 * probes));
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_of_an_earlier_run_do_not_prove_that_the_model_takes_the_request() {
+    let clock = Clock::starting_at(START);
+    let objects = Arc::new(MemoryObjects::new(clock.clone()));
+    let text = with("[model]\nname = \"m\"\n[run]\nreuse_answers = true");
+    let model = Script::new(&clock, |ask, at| match at < Duration::from_secs(60) {
+        true => answered(ask),
+        false => Err(Fault::Invalid("HTTP 400".into())),
+    });
+    let generator = generator(objects.clone(), model, &clock);
+    drive(&generator, &begin_as(&objects, &run(1), 10, &text).await).await;
+    sleep(Duration::from_secs(60)).await;
+    let refused = begin_as(&objects, &run(2), 80, &text).await;
+    for _ in 0..5 {
+        assert!(matches!(generator.handle(&refused).await, Verdict::Later(_)));
+        sleep(Duration::from_secs(120)).await;
+    }
+    assert!(objects.stat(Bucket::Answers, &refused.name).await.expect("answers").is_none(), "no row failed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_stops_one_runs_model_stops_no_run_of_another() {
+    let clock = Clock::starting_at(START);
+    let objects = Arc::new(MemoryObjects::new(clock.clone()));
+    let model = Script::new(&clock, |ask, _| match ask.pipeline.model.name.as_str() {
+        "gone" => Err(Fault::Systemic("the model is not known".into())),
+        _ => answered(ask),
+    });
+    let generator = generator(objects.clone(), model, &clock);
+    let lost = begin_as(&objects, &run(1), 5, &with("[model]\nname = \"gone\"")).await;
+    assert!(matches!(generator.handle(&lost).await, Verdict::Later(Why::Systemic(_))));
+    let fine = begin_as(&objects, &run(2), 5, &with("[model]\nname = \"there\"")).await;
+    assert_eq!(generator.handle(&fine).await, Verdict::Done);
+    assert!(matches!(generator.handle(&lost).await, Verdict::Later(Why::Systemic(_))), "it is still gone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fallback_that_refuses_the_request_fails_no_row() {
+    let clock = Clock::starting_at(START);
+    let objects = Arc::new(MemoryObjects::new(clock.clone()));
+    let text = with("[model]\nname = \"first\"\nfallback = [\"second\"]\n[run]\nmax_in_flight = 10");
+    let model = Script::new(&clock, |ask, at| match ask.pipeline.model.name.as_str() {
+        "first" if (5..=120).contains(&at.as_secs()) => Err(BUSY),
+        "first" => answered(ask),
+        _ => Err(Fault::Invalid("HTTP 400".into())),
+    });
+    let generator = generator(objects.clone(), model.clone(), &clock);
+    let event = begin_as(&objects, &run(1), 200, &text).await;
+    drive(&generator, &event).await;
+    assert_eq!(models(&answers_of(&objects, &event).await.1), BTreeMap::from([("first-001", 200)]));
+    assert!((1..=20).contains(&model.calls("second")), "{}", model.calls("second"));
 }

@@ -1,6 +1,6 @@
 //! Keeps a purse: leases from the run's ledger by compare-and-swap, renews, gives back, and parks the run at its cap.
 
-use super::{Purse, Reached, locked};
+use super::{Purse, Reached, Till, locked};
 use crate::purse::settle::stored;
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -44,6 +44,15 @@ struct Read {
     ledger: Ledger,
     generation: Option<Generation>,
     cap: u64,
+}
+
+/// What a look leases.
+struct Leased {
+    need: Need,
+    /// What may be spent beyond what is spent and reserved, once it is written.
+    free: u64,
+    /// What was granted until now; `None` where the ledger need not be written.
+    before: Option<u64>,
 }
 
 impl Purse {
@@ -119,12 +128,11 @@ impl Keeper {
             read.ledger.settle(purse.eyes(), stored(&*purse.tools.objects, &purse.run).await?);
         }
         self.measure();
-        let need = self.need();
-        let mut ledger = read.ledger.clone();
-        let free = ledger.lease(purse.eyes(), need, read.cap);
-        let renews = self.renew_at.is_none_or(|at| at <= purse.tools.clock.instant());
-        let changes = renews || free != purse.till().free();
-        if changes && !self.write(ledger.clone(), read.generation).await? {
+        let mut ledger = read.ledger;
+        let Leased { need, free, before } = self.lease(&mut ledger, read.cap);
+        if let Some(before) = before
+            && !self.write(ledger.clone(), read.generation, before).await?
+        {
             return Ok(()); // another was faster: the next look sees what it wrote
         }
         let starved = need.next > 0 && free < need.next && need.reserved == 0;
@@ -146,8 +154,8 @@ impl Keeper {
     async fn read(&self) -> Result<Read, ObjectsError> {
         let (objects, run) = (&*self.purse.tools.objects, &self.purse.run);
         let name = names::budget(run);
-        let (object, cap) = futures::join!(objects.read(Bucket::State, &name, None), control::max_cost(objects, run));
-        let cap = cap?.map_or(self.purse.max_cost, |(cap, _)| cap);
+        let (object, cap) = futures::join!(objects.read(Bucket::State, &name, None), self.cap());
+        let cap = cap?;
         let Some(object) = object? else {
             let ledger = Ledger { settled: stored(objects, run).await?, ..Ledger::default() };
             return Ok(Read { ledger, generation: None, cap });
@@ -158,6 +166,12 @@ impl Keeper {
             None => Ledger { settled: stored(objects, run).await?, ..Ledger::default() },
         };
         Ok(Read { ledger, generation, cap })
+    }
+
+    /// The cap as it is now: a person's, or the pipeline's.
+    async fn cap(&self) -> Result<u64, ObjectsError> {
+        let cap = control::max_cost(&*self.purse.tools.objects, &self.purse.run).await?;
+        Ok(cap.map_or(self.purse.max_cost, |(cap, _)| cap))
     }
 
     /// The slice was taken for a crashed process's, and settled: what is under way now is nobody's but ours.
@@ -184,23 +198,36 @@ impl Keeper {
         }
     }
 
-    fn need(&self) -> Need {
-        self.purse.till().need(self.rate)
+    /// Leases what is needed. One step under the till's lock: what goes back must not be taken by a call in between.
+    fn lease(&self, ledger: &mut Ledger, cap: u64) -> Leased {
+        let purse = &self.purse;
+        let renews = self.renew_at.is_none_or(|at| at <= purse.tools.clock.instant());
+        let mut till = purse.till();
+        let need = till.need(self.rate);
+        let free = ledger.lease(purse.eyes(), need, cap);
+        let changes = renews || free != till.free();
+        let before = changes.then(|| self.lower(&mut till, ledger));
+        Leased { need, free, before }
     }
 
-    /// Writes the ledger in place of the version that was read, and takes what it grants. Meanwhile calls come home: only what was
-    /// granted changes. False when another was faster.
-    async fn write(&mut self, mut ledger: Ledger, over: Option<Generation>) -> Result<bool, ObjectsError> {
+    /// What goes back by this ledger is gone for us before it is written. Returns what was granted until now.
+    fn lower(&self, till: &mut Till, ledger: &Ledger) -> u64 {
+        let before = till.granted;
+        till.granted = self.granted(ledger).min(before);
+        before
+    }
+
+    fn granted(&self, ledger: &Ledger) -> u64 {
+        ledger.slices.get(&self.purse.owner).map_or(0, |slice| slice.granted)
+    }
+
+    /// Writes the ledger in place of the version that was read, and takes what it grants: only then is what comes ours. Meanwhile
+    /// calls come home and start: only what was granted changes. `before` = what [`Keeper::lower`] returned. False when another
+    /// was faster.
+    async fn write(&mut self, mut ledger: Ledger, over: Option<Generation>, before: u64) -> Result<bool, ObjectsError> {
         let purse = &self.purse;
         ledger.attempt = purse.tools.chance.identity();
-        let granted = ledger.slices.get(&purse.owner).map_or(0, |slice| slice.granted);
-        // What goes back is gone for us before it is written, and what comes is ours only then.
-        let before = {
-            let mut till = purse.till();
-            let before = till.granted;
-            till.granted = granted.min(before);
-            before
-        };
+        let granted = self.granted(&ledger);
         let sent = purse.tools.clock.instant();
         let written = put(purse, &ledger, over).await;
         let mut till = purse.till();
@@ -236,10 +263,14 @@ impl Keeper {
         }
         ledger.settle(purse.eyes(), spent);
         self.quiet = None;
-        self.write(ledger, generation).await.map(drop)
+        let before = self.lower(&mut purse.till(), &ledger);
+        self.write(ledger, generation, before).await.map(drop)
     }
 
     async fn park(&mut self, ledger: &Ledger, cap: u64, next: u64) -> Result<(), ObjectsError> {
+        if self.cap().await? != cap {
+            return Ok(()); // a person has just set another one: the next look leases by that
+        }
         let purse = &self.purse;
         let why = budget::spent_up(cap, ledger.spent(), next);
         control::park(&*purse.tools.objects, &purse.run, &why).await?;

@@ -82,7 +82,7 @@ async fn table(site: &dyn Site, run: &Run, pipeline: &Pipeline, limit: u64) -> R
         writeln!(out, "the first {limit}: more with --limit, all with {all}")?;
     }
     if stand_in {
-        writeln!(out, "{}", StandIn::NOTE)?;
+        writeln!(out, "{}", StandIn::note(pipeline.model.provider))?;
     }
     Ok(())
 }
@@ -111,7 +111,7 @@ async fn stream(site: &dyn Site, run: &Run, pipeline: &Pipeline, format: Format,
     let mut each = |row: ResultRow| {
         none = false;
         if row.model == StandIn::MODEL && !std::mem::replace(&mut stand_in, true) {
-            eprintln!("{}", StandIn::NOTE);
+            eprintln!("{}", StandIn::note(pipeline.model.provider));
         }
         written = match (&mut out, &mut csv) {
             (Some(out), _) => show::json_line(out, &ResultLine { key: &pipeline.key, row: &row }),

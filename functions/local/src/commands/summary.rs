@@ -104,7 +104,7 @@ impl Summary<'_> {
             out.line(String::new());
             out.line(self.first().await?);
             if stand_in {
-                out.line(StandIn::NOTE.to_owned());
+                out.line(StandIn::note(self.pipeline.model.provider).to_owned());
             }
             out.line(String::new());
             out.line(format!("all of them  {}", site.line(&["results", self.run.short()])));

@@ -8,7 +8,7 @@ use crate::pipeline::Pipeline;
 const SECONDS: (f64, f64) = (0.5, 3.0);
 const SECONDS_THINKING: (f64, f64) = (2.0, 30.0);
 /// Calls in flight double in so many seconds at the start (ARCHITECTURE.md, "How fast a model is asked").
-const DOUBLES_IN: f64 = 0.075;
+const DOUBLES_IN: f64 = 0.1;
 
 /// Seconds that one call takes, shortest and longest, where nobody has measured.
 pub fn latency_of(pipeline: &Pipeline) -> (f64, f64) {

@@ -25,9 +25,9 @@ pub struct Survey {
     pub unchanged: u64,
     /// Rows whose answer an earlier run has paid for.
     pub reused: u64,
-    /// Rows with the prompt of an earlier row.
-    pub repeated: u64,
-    /// The calls, by the guessed tokens of their prompts.
+    /// Rows with the prompt of an earlier row: no calls, or calls like the first.
+    pub repeated: Units,
+    /// The calls of distinct prompts, by their guessed tokens.
     pub calls: Units,
     /// Guessed tokens of what every call says: the system instruction and the schema.
     pub fixed: f64,
@@ -47,7 +47,7 @@ impl Survey {
             failed: BTreeMap::new(),
             unchanged: 0,
             reused: 0,
-            repeated: 0,
+            repeated: Units::default(),
             calls: Units::default(),
             fixed: system + guess(&response_schema(pipeline).to_string()),
             prompts: Draw::new(prompts),
@@ -76,7 +76,7 @@ impl Survey {
         self.rows += 1;
         let id = id(fingerprint);
         if !self.asked.insert(id) {
-            self.repeated += 1;
+            self.repeated.add(guess(prompt));
             return;
         }
         self.calls.add(guess(prompt));
@@ -87,6 +87,17 @@ impl Survey {
     /// Rows that fail before they are asked.
     pub fn bad(&self) -> u64 {
         self.failed.values().sum()
+    }
+
+    /// How many times as much as so many calls take all takes at most, if every repeated prompt is asked each time: their prompts
+    /// may be the longer ones. `None` where there is no call to compare with.
+    pub fn with_repeats(&self, calls: u64) -> Option<f64> {
+        let mean = |units: Units| units.weight / units.count as f64;
+        if self.repeated.count == 0 {
+            return Some(1.0);
+        }
+        let longer = (mean(self.repeated) / mean(self.calls)).max(1.0);
+        (calls > 0).then(|| 1.0 + longer * self.repeated.count as f64 / calls as f64)
     }
 
     /// Whether a call of this fingerprint is among the calls.
@@ -151,8 +162,18 @@ mod tests {
         survey.fail("missing_key");
         survey.hold(Held::Unchanged);
         survey.hold(Held::Reused);
-        assert_eq!((survey.rows, survey.calls.count, survey.repeated, survey.bad()), (8, 3, 2, 1));
+        assert_eq!((survey.rows, survey.calls.count, survey.repeated.count, survey.bad()), (8, 3, 2, 1));
         assert_eq!((survey.unchanged, survey.reused), (1, 1));
+    }
+
+    #[test]
+    fn repeats_may_be_as_many_calls_more_and_longer_ones() {
+        let as_long = survey([1, 2, 1, 3, 1, 2], 0);
+        assert_eq!(as_long.with_repeats(3), Some(2.0));
+        assert_eq!(as_long.with_repeats(1), Some(4.0), "where answers of before spare two calls");
+        assert_eq!((as_long.with_repeats(0), survey([1, 2], 0).with_repeats(0)), (None, Some(1.0)));
+        let longer = survey([1, 1_000_000_000, 1_000_000_000], 0);
+        assert!(longer.with_repeats(2).is_some_and(|times| times > 1.5), "{longer:?}");
     }
 
     #[test]

@@ -236,7 +236,7 @@ pub struct Counts {
     pub unchanged: u64,
     /// Rows of which a newer run's answer is in the target.
     pub superseded: u64,
-    /// Calls that the model charged for, but for those of answers that were thrown away.
+    /// Calls that the model charged for, those of answers that were thrown away too.
     pub paid_calls: u64,
     /// Calls of which nobody knows.
     pub ambiguous_calls: u64,
@@ -360,7 +360,7 @@ impl Counts {
 
     /// All that was paid.
     pub fn bill(&self) -> Bill {
-        Bill { calls: self.paid_calls + self.wasted_answers, usage: self.usage, cost: self.cost }
+        Bill { calls: self.paid_calls, usage: self.usage, cost: self.cost }
     }
 
     /// What it cost in picodollars; `None` when a part of that is not known.

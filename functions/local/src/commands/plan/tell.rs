@@ -15,6 +15,11 @@ use tasuki_relay::prices;
 /// Digits of a number that are told: no estimate has more.
 const DIGITS: i32 = 3;
 
+/// Calls that may follow others because of their answers' form, over those that are made at first: 200 always may, and a quarter
+/// of all calls, which they are among (`FormBudget::of_run` of the generator).
+const RETRIES_ALWAYS: f64 = 200.0;
+const RETRIES_SHARE: f64 = 0.25;
+
 /// A plan that is told.
 pub(super) struct Told<'a> {
     pub(super) planned: &'a Planned<'a>,
@@ -47,24 +52,25 @@ impl Told<'_> {
             ("bad", survey.bad(), format!("fail before they are asked: {}", reasons(survey))),
             ("unchanged", survey.unchanged, "not asked again".into()),
             ("reused", survey.reused, "an earlier run has paid for their answers".into()),
-            ("repeated", survey.repeated, "have the prompt of another row".into()),
+            ("repeated", survey.repeated.count, "have the prompt of another row".into()),
         ];
         line("rows", &number(survey.rows), "");
         for (name, count, more) in counts.iter().filter(|(_, count, _)| *count > 0) {
             line(name, &number(*count), more);
         }
-        line("calls", &number(estimate.calls), "");
+        let more = if self.may_repeat() { format!("to {}", number(self.calls_most())) } else { String::new() };
+        line("calls", &number(estimate.calls), &more);
         for (name, span) in [("input", estimate.input), ("output", estimate.output)] {
-            let (value, more) = spread(span, |tokens| number(rounded(tokens) as u64));
+            let (value, more) = spread(self.upto(span), |tokens| number(rounded(tokens) as u64));
             line(name, &value, &format!("{more} tokens"));
         }
         for (at, (tier, cost)) in estimate.cost.iter().enumerate() {
-            let (value, more) = cost.map_or(("unknown".into(), String::new()), |cost| spread(cost, money));
+            let (value, more) = cost.map_or(("unknown".into(), String::new()), |cost| spread(self.upto(cost), money));
             let own = if *tier == model.tier { ", this pipeline's tier" } else { "" };
             let more = format!("{more} ({}{own})", tier.as_str());
             line(if at == 0 { "cost" } else { "" }, &value, more.trim_start());
         }
-        let (value, more) = spread(estimate.time, time);
+        let (value, more) = spread(self.upto(estimate.time), time);
         line("time", &value, &more);
         lines.push(String::new());
         lines.extend(self.assumptions().iter().map(|each| format!("- {each}")));
@@ -73,7 +79,10 @@ impl Told<'_> {
 
     fn json(&self) -> Value {
         let (survey, estimate, pipeline) = (self.survey, self.estimate, &self.planned.pipeline);
-        let span = |span: Span| json!({ "likely": span.likely, "least": span.least, "most": span.most });
+        let span = |span: Span| {
+            let Span { likely, least, most } = self.upto(span);
+            json!({ "likely": likely, "least": least, "most": most })
+        };
         let costs = estimate.cost.iter().map(|(tier, cost)| (tier.as_str().to_owned(), json!(cost.map(span))));
         let sample = self.sample.map(|asked| {
             json!({ "run": asked.run, "rows": asked.rows, "answered": asked.answered,
@@ -87,11 +96,36 @@ impl Told<'_> {
         json!({
             "file": self.planned.input.display().to_string(), "pipeline": pipeline.name, "model": pipeline.model.name,
             "tier": pipeline.model.tier.as_str(), "rows": survey.rows, "bad": survey.bad(), "failures": survey.failed,
-            "unchanged": survey.unchanged, "reused": survey.reused, "repeated": survey.repeated,
-            "calls": estimate.calls, "input_tokens": span(estimate.input), "output_tokens": span(estimate.output),
+            "unchanged": survey.unchanged, "reused": survey.reused, "repeated": survey.repeated.count,
+            "calls": estimate.calls, "calls_most": self.calls_most(),
+            "input_tokens": span(estimate.input), "output_tokens": span(estimate.output),
             "tokens_from": source, "cost_usd": Value::Object(costs.collect()), "time_s": span(estimate.time),
             "sample": sample, "assumptions": self.assumptions(),
         })
+    }
+
+    /// Repeated prompts may be asked again: without `reuse_answers` those alone are asked once that are in flight together.
+    fn may_repeat(&self) -> bool {
+        self.survey.repeated.count > 0 && !self.planned.pipeline.run.reuse_answers
+    }
+
+    /// Calls, if every repeated prompt is asked each time.
+    fn calls_most(&self) -> u64 {
+        self.estimate.calls + if self.may_repeat() { self.survey.repeated.count } else { 0 }
+    }
+
+    /// The span with the repeated prompts in its upper end: nobody knows how many of them are asked again.
+    fn upto(&self, span: Span) -> Span {
+        if !self.may_repeat() {
+            return span;
+        }
+        let times = self.survey.with_repeats(self.estimate.calls);
+        Span { likely: None, most: span.most.zip(times).map(|(most, times)| most * times), ..span }
+    }
+
+    /// Calls that may be paid for to mend answers, at most.
+    fn retries_most(&self) -> f64 {
+        (RETRIES_ALWAYS + RETRIES_SHARE * self.calls_most() as f64) / (1.0 - RETRIES_SHARE)
     }
 
     /// What the numbers rest on, a line each.
@@ -107,7 +141,10 @@ impl Told<'_> {
     fn of_the_tokens(&self) -> Vec<String> {
         let (estimate, model) = (self.estimate, &self.planned.pipeline.model);
         if let Source::Answers(answers) = estimate.source {
-            let bar = "± holds the truth in 95 of 100 samples";
+            let bar = match self.may_repeat() {
+                true => "the ranges hold the truth in 95 of 100 samples",
+                false => "± holds the truth in 95 of 100 samples",
+            };
             return vec![format!(
                 "tokens and cost: from {answers} answers to rows drawn at random, their retries included; {bar}"
             )];
@@ -161,9 +198,14 @@ impl Told<'_> {
         let (model, cap) = (&self.planned.pipeline.model, self.planned.pipeline.run.max_cost?);
         let cap = prices::dollars(cap);
         let (_, cost) = self.estimate.cost.iter().find(|(tier, _)| *tier == model.tier)?;
+        let most = cost.and_then(|cost| self.upto(cost).most);
+        let with_retries = 1.0 + self.retries_most() / self.calls_most().max(1) as f64;
         let then = match cost {
             Some(cost) if cost.least > cap => "is less than the run costs: it would be parked on its way",
-            Some(cost) if cost.most.is_some_and(|most| most <= cap) => "is enough",
+            _ if most.is_some_and(|most| most * with_retries <= cap) => "is enough",
+            _ if most.is_some_and(|most| most <= cap) => {
+                "may be too little if many answers are asked again for their form: the run would then be parked on its way"
+            }
             _ => "may be too little: the run would then be parked on its way",
         };
         Some(format!("[run] max_cost_usd: {} {then}", dollars(cap)))
@@ -190,9 +232,10 @@ impl Told<'_> {
 
     fn of_the_rows(&self) -> Vec<String> {
         let (run, mut told) = (&self.planned.pipeline.run, Vec::new());
-        if self.survey.repeated > 0 && !run.reuse_answers {
+        if self.may_repeat() {
             told.push(
-                "repeated prompts: asked once while they are in flight together; [run] reuse_answers makes that always"
+                "repeated prompts: asked once while they are in flight together, and again later. The lower ends count each \
+                 prompt once, the upper ends every row; with [run] reuse_answers it is once"
                     .to_owned(),
             );
         }
@@ -267,6 +310,56 @@ fn rounded(number: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
+    use std::sync::Arc;
+    use tasuki_relay::clock::Millis;
+    use tasuki_relay::estimate::{Evidence, estimate};
+    use tasuki_relay::pipeline::Pipeline;
+
+    /// What is told of a file with these prompts, by the number of each: as JSON, and as text.
+    fn told(run: &str, prompts: impl IntoIterator<Item = u64>) -> (Value, String) {
+        let text = include_str!("../../../../../examples/themes.toml");
+        let pipeline = Pipeline::parse(&format!("{text}\n[run]\n{run}\n")).unwrap();
+        let mut survey = Survey::new(&pipeline, 0, 0);
+        for (ordinal, prompt) in (0..).zip(prompts) {
+            survey.ask(ordinal, &format!("prompt {prompt}"), &format!("{prompt:032x}"));
+        }
+        let estimate = estimate(&pipeline, survey.calls, survey.fixed, &Evidence::default(), Millis(1_795_176_000_000));
+        let planned = Planned {
+            input: Path::new("rows.jsonl"),
+            pipeline: Arc::new(pipeline),
+            counter: None,
+            home: None,
+            try_sample: String::new(),
+            json: true,
+        };
+        let told = planned.told(&survey, &estimate, None);
+        (told.json(), told.text())
+    }
+
+    #[test]
+    fn repeated_prompts_are_in_the_upper_ends_unless_answers_are_reused() {
+        let most = |json: &Value| json["cost_usd"]["standard"]["most"].as_f64().unwrap();
+        let (once, _) = told("", [1, 2]);
+        let (twice, text) = told("", [1, 2, 1, 2]);
+        assert_eq!((&twice["calls"], &twice["calls_most"], &twice["repeated"]), (&json!(2), &json!(4), &json!(2)));
+        assert!((most(&twice) / most(&once) - 2.0).abs() < 1e-9, "{once} {twice}");
+        assert_eq!(twice["cost_usd"]["standard"]["least"], once["cost_usd"]["standard"]["least"]);
+        let (reused, _) = told("reuse_answers = true", [1, 2, 1, 2]);
+        assert_eq!((&reused["calls_most"], &reused["cost_usd"]), (&json!(2), &once["cost_usd"]));
+        assert!(text.contains("  to 4\n") && text.contains("the upper ends every row"), "{text}");
+    }
+
+    #[test]
+    fn a_cap_is_enough_only_with_room_for_retries() {
+        let most = told("", 0..100).0["cost_usd"]["standard"]["most"].as_f64().unwrap();
+        let of_the_cap = |cap: f64| told(&format!("max_cost_usd = {cap}"), 0..100).1;
+        // 100 calls, and 300 that may follow them.
+        let roomy = of_the_cap(4.01 * most);
+        assert!(roomy.contains(" is enough\n"), "{roomy}");
+        let close = of_the_cap(3.9 * most);
+        assert!(close.contains(" may be too little if many answers are asked again"), "{close}");
+    }
 
     #[test]
     fn no_number_has_more_digits_than_are_known() {
