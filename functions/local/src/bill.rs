@@ -34,6 +34,8 @@ pub(crate) struct Cost {
     pub(crate) basis: Basis,
     /// With the cost that the basis says.
     pub(crate) counts: Counts,
+    /// The run is not at its end: what is paid for and not loaded yet is not counted.
+    pub(crate) is_open: bool,
 }
 
 impl Cost {
@@ -42,12 +44,12 @@ impl Cost {
         let bill = |bill: Bill| Bill { cost: 0, ..bill };
         let (retries, salvage, waste) = (bill(counts.retries), bill(counts.salvage), bill(counts.waste));
         let counts = Counts { cost: 0, unpriced_calls: 0, ambiguous_calls: 0, retries, salvage, waste, ..counts };
-        Cost { basis: Basis::StandIn, counts }
+        Cost { basis: Basis::StandIn, counts, is_open: false }
     }
 
     /// As each call was priced.
     pub(crate) fn recorded(counts: Counts) -> Cost {
-        Cost { basis: Basis::Calls, counts }
+        Cost { basis: Basis::Calls, counts, is_open: false }
     }
 
     /// Of a run that a version without prices wrote; `list` is its model's price then.
@@ -56,12 +58,17 @@ impl Cost {
             Some(price) => Counts { cost: price.of(counts.usage), ..counts },
             None => Counts { unpriced_calls: counts.bill().calls, ..counts },
         };
-        Cost { basis: Basis::ListPrice, counts }
+        Cost { basis: Basis::ListPrice, counts, is_open: false }
+    }
+
+    /// So far.
+    pub(crate) fn open(self, is_open: bool) -> Cost {
+        Cost { is_open: is_open && self.basis != Basis::StandIn, ..self }
     }
 
     /// Dollars; `None` when a part of it is not known.
     pub(crate) fn usd(&self) -> Option<f64> {
-        self.known(self.counts.bill())
+        self.known(self.counts.bill()).filter(|_| !self.is_open)
     }
 
     /// Dollars of an answer that is in the store, or was until a newer run's took its place.
@@ -111,7 +118,9 @@ impl Cost {
         if self.counts.unpriced_calls > 0 {
             words.push(format!("{} have no known price", calls(self.counts.unpriced_calls)));
         }
-        (self.sum(self.counts.bill()), words.join(", "))
+        let sum = self.sum(self.counts.bill());
+        let sum = if self.is_open { format!("{sum} so far, without what is not loaded yet") } else { sum };
+        (sum, words.join(", "))
     }
 
     /// There is more to tell than the sum.
@@ -129,7 +138,9 @@ impl Cost {
             ("unpriced", unpriced_calls, "paid calls have no known price: write [model.price] into the pipeline"),
         ];
         let told = all.into_iter().filter(|(_, count, _)| *count > 0);
-        told.map(|(name, count, what)| (name, format!("{} {what}", number(count)))).collect()
+        let told = told.map(|(name, count, what)| (name, format!("{} {what}", number(count))));
+        let open = "the run is not at its end: what is paid for and not loaded yet is not in this".to_owned();
+        self.is_open.then_some(("so far", open)).into_iter().chain(told).collect()
     }
 
     /// `{answers: {calls, …}, retries, salvage, waste}`; null where nobody counted by class.
@@ -249,6 +260,14 @@ mod tests {
         let waste = json!({"calls": 3, "prompt_tokens": 300, "cached_tokens": 0, "output_tokens": 30, "thought_tokens": 0, "cost_usd": 0.05});
         assert_eq!((&cost.json()["waste"], cost.json().as_object().unwrap().len()), (&waste, 4));
         assert_eq!(cost.notes(), []);
+    }
+
+    #[test]
+    fn what_an_open_run_cost_is_not_known_yet() {
+        let cost = Cost::recorded(counts()).open(true);
+        assert_eq!((cost.usd(), cost.usd_per_answer(), cost.notes().len()), (None, None, 1));
+        assert_eq!(cost.in_short().0, "$0.60 so far, without what is not loaded yet");
+        assert_eq!(Cost::nothing(counts()).open(true).usd(), Some(0.0), "the stand-in costs nothing at any time");
     }
 
     #[test]

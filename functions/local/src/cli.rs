@@ -213,7 +213,7 @@ pub(crate) struct Plan {
     #[arg(long, short, value_name = "FILE")]
     pub(crate) pipeline: PathBuf,
     /// Asks so many rows (1 to 1,000), drawn at random, and pays for them: their answers tell what the others will take
-    #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u16).range(1..=1_000), allow_negative_numbers = true)]
     pub(crate) sample: Option<u16>,
     /// One JSON object on stdout
     #[arg(long)]
@@ -256,7 +256,7 @@ pub(crate) struct Resume {
     #[arg(value_name = "RUN")]
     pub(crate) run: String,
     /// What the run may cost from now on, in dollars and in all: more than it has cost
-    #[arg(long, value_name = "USD", value_parser = dollars)]
+    #[arg(long, value_name = "USD", value_parser = dollars, allow_negative_numbers = true)]
     pub(crate) max_cost: Option<f64>,
     /// Ends with one JSON object on stdout
     #[arg(long)]

@@ -181,6 +181,13 @@ impl Catalogue {
         if let Life::Ended(day) = self.life(&model.name, now) {
             return Some(format!("{} retired on {day}: name another one in [model]", model.name));
         }
+        let retired = model.fallback.iter().find_map(|place| match self.life(&place.model, now) {
+            Life::Ended(day) => Some(format!("{place} retired on {day}: remove it from [model] fallback")),
+            Life::Long | Life::Ends(_) => None,
+        });
+        if retired.is_some() {
+            return retired;
+        }
         let entry = self.entry(&model.name)?;
         let thinking = model.thinking?;
         let levels = entry.thinks.as_ref().filter(|levels| !levels.contains(&thinking))?;
@@ -316,6 +323,10 @@ mod tests {
         assert_eq!(refuses("whatever", Thinking::Minimal), None);
         let retired = refuses("gemini-2.5-flash", Thinking::Minimal).unwrap();
         assert!(retired.contains("retired on 2026-10-20: name another one"), "{retired}");
+        let place = Place { model: "gemini-2.5-pro".into(), location: Some("eu".into()) };
+        let falls_back = ModelSettings { fallback: vec![place], ..ModelSettings::default() };
+        let retired = Catalogue::shipped().refuses(&falls_back, DAYS[0]).unwrap();
+        assert!(retired.contains("gemini-2.5-pro@eu retired on 2026-10-20: remove it"), "{retired}");
         let warns = |name: &str| {
             let model = ModelSettings { name: name.into(), ..ModelSettings::default() };
             Catalogue::shipped().warns(&model, DAYS[0])

@@ -30,6 +30,10 @@ pub(crate) async fn cost(site: &dyn Site, args: cli::Cost) -> Result<Exit> {
 
 /// What the run cost, as the store has it.
 pub(crate) async fn of(site: &dyn Site, run: &Run) -> Result<Cost> {
+    Ok(loaded(site, run).await?.open(!run.is_ended()))
+}
+
+async fn loaded(site: &dyn Site, run: &Run) -> Result<Cost> {
     let counts = run.counts();
     if runs::is_stand_in(site, run).await? {
         return Ok(Cost::nothing(counts));

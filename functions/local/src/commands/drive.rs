@@ -117,6 +117,20 @@ impl Job<'_> {
         Ok(())
     }
 
+    /// With an edited cap the same file is another run: whoever meant to go on with a parked one learns how.
+    async fn tell_of_the_parked_one(&self, begun: &RunId) -> Result<()> {
+        for run in runs::all(&self.home).await?.iter().filter(|run| run.run != *begun && run.file == self.called) {
+            if let Some(resume) = run.resume(&self.home) {
+                eprintln!(
+                    "run {} of the same file is parked, and this is another one, which pays for all rows: to go on with that one \
+                     stop this, and {resume}",
+                    run.short()
+                );
+            }
+        }
+        Ok(())
+    }
+
     async fn drive(&self, lock: Lock, stop: Stop) -> Result<Driven> {
         self.check_target()?;
         self.home.store(&lock)?.prepare(self.pipeline).await?;
@@ -127,6 +141,7 @@ impl Job<'_> {
         }
         self.home.begun_by(&found.run, self.chosen.answerer)?;
         eprintln!("run {}: {} with pipeline {}", found.run, self.called, self.pipeline.name);
+        self.tell_of_the_parked_one(&found.run).await?;
         if self.chosen.answerer == Answerer::StandIn {
             eprintln!("{}", StandIn::note(self.provider()));
         }

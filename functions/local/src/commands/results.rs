@@ -88,7 +88,7 @@ async fn table(site: &dyn Site, run: &Run, pipeline: &Pipeline, limit: u64) -> R
 }
 
 /// Why a run that brought answers has none left.
-fn replaced(run: &Run) -> Option<String> {
+pub(super) fn replaced(run: &Run) -> Option<String> {
     let brought = run.counts().loaded + run.counts().unchanged;
     (brought > 0).then(|| format!("newer runs have replaced its {}", show::rows(brought, "")))
 }

@@ -1,6 +1,7 @@
 //! What a run came to.
 
 use super::cost;
+use super::results::replaced;
 use super::runs::{self, Run};
 use crate::bill::Basis;
 use crate::show::{self, number, plain};
@@ -102,7 +103,13 @@ impl Summary<'_> {
         }
         if counts.loaded + counts.unchanged > 0 {
             out.line(String::new());
-            out.line(self.first().await?);
+            match self.first().await? {
+                Some(table) => out.line(table),
+                None => out.line(format!(
+                    "{}: `run` with --again puts them back",
+                    replaced(self.run).unwrap_or_else(|| "no row is its own".to_owned())
+                )),
+            }
             if stand_in {
                 out.line(StandIn::note(self.pipeline.model.provider).to_owned());
             }
@@ -114,7 +121,8 @@ impl Summary<'_> {
         out.print()
     }
 
-    async fn first(&self) -> Result<String> {
+    /// None where newer runs have taken all its rows.
+    async fn first(&self) -> Result<Option<String>> {
         let head = std::iter::once(self.pipeline.key.clone());
         let head = head.chain(self.pipeline.answer.iter().map(|column| column.name.clone())).collect();
         let mut rows = Vec::new();
@@ -124,7 +132,7 @@ impl Summary<'_> {
             ControlFlow::Continue(())
         };
         self.site.books().results(self.pipeline, &self.run.run, FIRST, &mut each).await?;
-        Ok(show::table(head, rows))
+        Ok((!rows.is_empty()).then(|| show::table(head, rows)))
     }
 
     /// One JSON object on stdout.

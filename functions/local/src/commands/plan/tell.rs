@@ -8,9 +8,10 @@ use anyhow::Result;
 use serde_json::{Value, json};
 use std::io::{Write, stdout};
 use std::time::Duration;
+use tasuki_relay::clock::Clock;
 use tasuki_relay::estimate::{Estimate, GUESS_OFF, Source, Span, Survey};
 use tasuki_relay::pipeline::Thinking;
-use tasuki_relay::prices;
+use tasuki_relay::prices::{self, Catalogue};
 
 /// Digits of a number that are told: no estimate has more.
 const DIGITS: i32 = 3;
@@ -19,6 +20,8 @@ const DIGITS: i32 = 3;
 /// of all calls, which they are among (`FormBudget::of_run` of the generator).
 const RETRIES_ALWAYS: f64 = 200.0;
 const RETRIES_SHARE: f64 = 0.25;
+/// About so many bytes are a token of a prompt.
+const BYTES_OF_A_TOKEN: f64 = 4.0;
 
 /// A plan that is told.
 pub(super) struct Told<'a> {
@@ -132,6 +135,7 @@ impl Told<'_> {
     fn assumptions(&self) -> Vec<String> {
         let mut told = self.of_the_tokens();
         told.push(self.of_the_prices());
+        told.extend(self.of_the_fallbacks());
         told.extend(self.of_the_cap());
         told.push(self.of_the_time());
         told.extend(self.of_the_rows());
@@ -181,6 +185,18 @@ impl Told<'_> {
         told
     }
 
+    /// What the fallbacks of the pipeline do to its cost.
+    fn of_the_fallbacks(&self) -> Option<String> {
+        let places = &self.planned.pipeline.model.fallback;
+        let names: Vec<String> = places.iter().map(ToString::to_string).collect();
+        (!names.is_empty()).then(|| {
+            format!(
+                "fallbacks: the rows that {} may answer cost its own price, which is not in this",
+                names.join(" or ")
+            )
+        })
+    }
+
     fn of_the_prices(&self) -> String {
         let model = &self.planned.pipeline.model;
         match model.price {
@@ -193,6 +209,14 @@ impl Told<'_> {
         }
     }
 
+    /// The worst case of the last call, which must fit under a cap as well: each byte of its prompt a token, and the longest answer.
+    fn set_aside(&self, most: f64) -> f64 {
+        let (model, day) = (&self.planned.pipeline.model, Clock::system().now());
+        let price = Catalogue::shipped().price_of(model, day).map_or(0, |price| price.output);
+        let answer = prices::dollars(price.saturating_mul(model.max_output_tokens.unwrap_or(0).into()));
+        answer + BYTES_OF_A_TOKEN * most / self.calls_most().max(1) as f64
+    }
+
     /// Whether the run would be parked on its way.
     fn of_the_cap(&self) -> Option<String> {
         let (model, cap) = (&self.planned.pipeline.model, self.planned.pipeline.run.max_cost?);
@@ -202,7 +226,7 @@ impl Told<'_> {
         let with_retries = 1.0 + self.retries_most() / self.calls_most().max(1) as f64;
         let then = match cost {
             Some(cost) if cost.least > cap => "is less than the run costs: it would be parked on its way",
-            _ if most.is_some_and(|most| most * with_retries <= cap) => "is enough",
+            _ if most.is_some_and(|most| most * with_retries + self.set_aside(most) <= cap) => "is enough",
             _ if most.is_some_and(|most| most <= cap) => {
                 "may be too little if many answers are asked again for their form: the run would then be parked on its way"
             }
@@ -354,10 +378,11 @@ mod tests {
     fn a_cap_is_enough_only_with_room_for_retries() {
         let most = told("", 0..100).0["cost_usd"]["standard"]["most"].as_f64().unwrap();
         let of_the_cap = |cap: f64| told(&format!("max_cost_usd = {cap}"), 0..100).1;
-        // 100 calls, and 300 that may follow them.
-        let roomy = of_the_cap(4.01 * most);
+        // 100 calls, 300 that may follow them, and the worst case of the last: 512 tokens, and a prompt of four times its tokens.
+        let last = 512.0 * 2.5e-6 + 4.0 * most / 100.0;
+        let roomy = of_the_cap(4.01 * most + last);
         assert!(roomy.contains(" is enough\n"), "{roomy}");
-        let close = of_the_cap(3.9 * most);
+        let close = of_the_cap(4.01 * most);
         assert!(close.contains(" may be too little if many answers are asked again"), "{close}");
     }
 
