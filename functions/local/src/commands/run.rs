@@ -4,7 +4,7 @@ use super::Exit;
 use super::drive::Job;
 use crate::cli;
 use crate::home::Home;
-use crate::model;
+use crate::model::{self, Answerer};
 use crate::show::line;
 use crate::signals::Stop;
 use anyhow::{Context, Result, bail};
@@ -21,8 +21,15 @@ const SUFFIXES: [&str; 5] = [".retry.jsonl", ".jsonl.gz", ".csv.gz", ".jsonl", "
 pub(crate) async fn run(dir: &Path, args: cli::Run) -> Result<Exit> {
     let Checked { suffix, text, pipeline } = check(&args.input, &args.pipeline, readable)?;
     let input = &args.input;
+    let chosen = model::choose(pipeline.model.provider, pipeline.run.max_in_flight)?;
+    if chosen.answerer == Answerer::Gemini && pipeline.model.location.is_some() {
+        bail!(
+            "nothing was started:\n{}: [model] location is for Vertex AI, and the Gemini API has none: remove it, or give the file to a deployment",
+            args.pipeline.display()
+        );
+    }
     let job = Job {
-        chosen: model::choose(pipeline.model.provider, pipeline.run.max_in_flight)?,
+        chosen,
         home: Home::open(dir)?,
         command: "run",
         pipeline: &pipeline,

@@ -111,3 +111,13 @@ async fn doctor_and_serve_say_where_they_work() {
     let both = desk.tasuki(&["--deployment", "tasuki.json", "--dir", "here", "status"]).await;
     assert!(both.code == Some(1) && both.err.contains("--dir"), "{both:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_location_is_refused_with_an_api_key_before_anything_is_begun() {
+    let (desk, server) = Desk::asking(Script::default()).await;
+    let desk = desk.with_rows(1, "");
+    desk.write("p.toml", pipeline("").replace("[target]", "[model]\nlocation = \"eu\"\n[target]"));
+    let done = desk.run().await;
+    assert!(done.code == Some(1) && done.err.contains("p.toml: [model] location is for Vertex AI"), "{done:?}");
+    assert_eq!((server.tally().calls(), desk.path(".tasuki").exists()), (0, false));
+}

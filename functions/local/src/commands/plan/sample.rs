@@ -9,7 +9,7 @@ use crate::commands::runs::{self, Run};
 use crate::home::Home;
 use crate::model::{self, Answerer};
 use crate::one_file::OneFile;
-use crate::show;
+use crate::show::{self, number};
 use crate::signals::Stop;
 use crate::site::Site;
 use anyhow::{Context, Result, bail};
@@ -22,6 +22,7 @@ use tasuki_relay::estimate::{Evidence, Observed, Survey, estimate, guess};
 use tasuki_relay::names::{self, Bucket, ShardId};
 use tasuki_relay::prompt::Prompter;
 use tasuki_relay::record::{self, AnswerLine, Content, Header, Outcome, ShardLine};
+use tasuki_relay::stand_in::StandIn;
 
 /// Of the rows that are drawn, as they are asked.
 pub(crate) const SUFFIX: &str = ".jsonl";
@@ -74,6 +75,11 @@ pub(super) async fn in_the_folder(sample: Sample<'_>, home: &Home) -> Result<Exi
         bail!("--sample asks the model that the pipeline names: {} first", Answerer::of(provider).mend(provider));
     }
     let Some(drawn) = sample.draw().await? else { return planned.tell().await };
+    let held = home.reader.answers_of_others(&planned.pipeline, StandIn::MODEL)?;
+    if held > 0 {
+        let table = &planned.pipeline.table;
+        eprintln!("table {table} holds {} answers: those of the sample's rows are replaced", number(held));
+    }
     let job = Job {
         home: home.clone(),
         command: "plan",
