@@ -238,7 +238,7 @@ async fn answers_are_stored_as_what_they_are() -> Result<()> {
         "2",
         "0",
         "0",
-        null,
+        0.000_007,
         true
     ]]);
     let stored = Value::Array(database.query(sql).await?);

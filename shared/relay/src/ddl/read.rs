@@ -7,9 +7,25 @@ pub fn statements(text: &str) -> Vec<String> {
     bare.join("\n").split(';').map(|statement| statement.trim().to_owned()).filter(|text| !text.is_empty()).collect()
 }
 
-/// The tables that the CREATE TABLE statements of `text` declare, one column a line.
+/// The tables that the CREATE TABLE statements of `text` declare, one column a line, with the columns that ALTER TABLE adds later.
 pub fn tables(text: &str) -> Vec<Table> {
-    statements(text).iter().filter_map(|statement| table(statement)).collect()
+    let mut tables: Vec<Table> = Vec::new();
+    for statement in statements(text) {
+        tables.extend(table(&statement));
+        let Some((name, column)) = added(&statement) else { continue };
+        let lacks =
+            |table: &&mut Table| table.name == name && table.columns.iter().all(|known| known.name != column.name);
+        if let Some(table) = tables.iter_mut().find(lacks) {
+            table.columns.push(column);
+        }
+    }
+    tables
+}
+
+/// `ALTER TABLE <table> ADD COLUMN [IF NOT EXISTS] <column>`: the table's name, and the column.
+fn added(statement: &str) -> Option<(String, Column)> {
+    let (table, rest) = statement.strip_prefix("ALTER TABLE ")?.split_once(" ADD COLUMN ")?;
+    Some((bare(table), column(rest.strip_prefix("IF NOT EXISTS ").unwrap_or(rest))?))
 }
 
 fn table(statement: &str) -> Option<Table> {
