@@ -35,6 +35,7 @@ pub(crate) fn forget_draft(spent: &mut Spent) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::breaker::Breakers;
     use crate::route::Routes;
     use std::sync::Arc;
     use tasuki_relay::clock::{Clock, Millis};
@@ -45,7 +46,8 @@ mod tests {
     fn each_paid_call_is_in_one_class_and_all_are_in_the_sum() {
         let text = "name = 'p'\nkey = 'id'\n[prompt]\ntemplate = '{{ t }}'\n[answer.a]\ntype = 'string'\n\
             [model.price]\ninput = 1\noutput = 2\n[target]\ntable = 't'\n";
-        let routes = Routes::new(&Arc::new(Pipeline::parse(text).unwrap()), &Clock::system(), Millis(0));
+        let (pipeline, clock) = (Arc::new(Pipeline::parse(text).unwrap()), Clock::system());
+        let routes = Routes::new(&pipeline, &Breakers::new(clock.clone()), &clock, Millis(0));
         let reply = |prompt| Ok(Reply { usage: Usage { prompt, ..Usage::default() }, ..Reply::default() });
         let mut spent = Spent { paid_calls: 4, ..Spent::default() };
         let mut pay = |prompt, repairs, came| call(&mut spent, routes.pick(), &reply(prompt), repairs, came);

@@ -98,6 +98,11 @@ impl Breakers {
         all.entry(place).or_insert_with(|| Arc::new(Breaker::new(self.clock.clone()))).clone()
     }
 
+    /// One that nobody shares.
+    pub fn another(&self) -> Breaker {
+        Breaker::new(self.clock.clone())
+    }
+
     /// What stopped one of them.
     pub fn stopped(&self) -> Option<String> {
         self.all.lock().unwrap_or_else(PoisonError::into_inner).values().find_map(|breaker| breaker.stopped())

@@ -31,6 +31,8 @@ pub(crate) struct Route {
     pub pipeline: Arc<Pipeline>,
     /// By tier.
     prices: [Option<Price>; 3],
+    /// The machine's, which all runs share that ask here.
+    pub machine: Arc<Breaker>,
     /// Open while the next one is asked instead.
     breaker: Breaker,
     left: Mutex<Left>,
@@ -59,7 +61,7 @@ pub(crate) struct Routes {
 }
 
 impl Route {
-    fn new(rank: usize, pipeline: &Arc<Pipeline>, fallback: Option<Place>, clock: &Clock, now: Millis) -> Route {
+    fn new(rank: usize, pipeline: &Arc<Pipeline>, fallback: Option<Place>, machine: &Breakers, now: Millis) -> Route {
         let catalogue = Catalogue::shipped();
         let mut pipeline = pipeline.clone();
         if let Some(place) = &fallback {
@@ -71,9 +73,10 @@ impl Route {
         Route {
             rank,
             fallback,
+            machine: machine.of(&pipeline.model),
+            breaker: machine.another(),
             pipeline,
             prices,
-            breaker: Breaker::new(clock.clone()),
             left: Mutex::default(),
             has_answered: AtomicBool::new(false),
             turning_away: Mutex::default(),
@@ -133,9 +136,9 @@ impl Route {
 
 impl Routes {
     /// Of a pipeline; prices are those of `now`.
-    pub fn new(pipeline: &Arc<Pipeline>, clock: &Clock, now: Millis) -> Routes {
+    pub fn new(pipeline: &Arc<Pipeline>, machine: &Breakers, clock: &Clock, now: Millis) -> Routes {
         let places = std::iter::once(None).chain(pipeline.model.fallback.iter().cloned().map(Some));
-        let all = places.enumerate().map(|(rank, place)| Route::new(rank, pipeline, place, clock, now)).collect();
+        let all = places.enumerate().map(|(rank, place)| Route::new(rank, pipeline, place, machine, now)).collect();
         Routes { clock: clock.clone(), all, moved: Notify::new() }
     }
 
@@ -148,8 +151,8 @@ impl Routes {
     }
 
     /// What stopped the machine for every place of the run.
-    pub fn stopped(&self, breakers: &Breakers) -> Option<String> {
-        let stopped = self.all.iter().map(|route| breakers.of(&route.pipeline.model).stopped());
+    pub fn stopped(&self) -> Option<String> {
+        let stopped = self.all.iter().map(|route| route.machine.stopped());
         stopped.collect::<Option<Vec<String>>>()?.into_iter().next()
     }
 
@@ -232,7 +235,7 @@ mod tests {
 
     fn routes() -> Routes {
         let pipeline = Arc::new(Pipeline::parse(TEXT).unwrap());
-        Routes::new(&pipeline, &Clock::system(), NOW)
+        Routes::new(&pipeline, &Breakers::new(Clock::system()), &Clock::system(), NOW)
     }
 
     fn reply(model: &str) -> Reply {

@@ -159,11 +159,10 @@ impl Generator {
             history.kept = draft.values();
             count(&mut todo.spent, &mut history, &class);
             todo.spent.latency_ms = before + self.clock.instant().duration_since(started).as_millis() as u64;
-            let breaker = self.breakers.of(&route.pipeline.model);
             if class.is_paid() {
                 let came = matches!(class, Class::Answer(_)) || draft.values() > kept;
                 self.meter.paid(bill::call(&mut todo.spent, route, &said, kept > 0, came));
-                breaker.close();
+                route.machine.close();
                 job.run.breaker.close();
             }
             let budgets = [&job.form, &job.run.form];
@@ -234,7 +233,7 @@ impl Generator {
                 }
                 Step::Systemic(what) if job.run.routes.gone(route, &what) => {}
                 Step::Systemic(what) => {
-                    breaker.trip(what.clone());
+                    route.machine.trip(what.clone());
                     job.halt(Halt::Systemic(what));
                     return RowEnd::Back { todo, why: GivenBack::Stopped };
                 }
@@ -263,8 +262,7 @@ impl Generator {
             }
         };
         job.wait(self.clock.instant().duration_since(came));
-        let breaker = self.breakers.of(&route.pipeline.model);
-        if let Err(what) = breaker.admit().and_then(|()| job.run.breaker.admit()) {
+        if let Err(what) = route.machine.admit().and_then(|()| job.run.breaker.admit()) {
             job.halt(Halt::Systemic(what));
         } else if !job.lease.may_spend() || !money.as_ref().is_none_or(Reservation::is_fresh) {
             job.halt(Halt::LeaseLost);

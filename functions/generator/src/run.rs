@@ -1,6 +1,6 @@
 //! What is asked of every row of a run, and what its shards share in this process.
 
-use crate::breaker::Breaker;
+use crate::breaker::{Breaker, Breakers};
 use crate::budget::FormBudget;
 use crate::route::Routes;
 use crate::row::Todo;
@@ -44,13 +44,13 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    fn new(pipeline: Pipeline, run_time: Millis, clock: Clock, processes: u32) -> Result<Run, Why> {
+    fn new(pipeline: Pipeline, run_time: Millis, machine: &Breakers, clock: Clock, processes: u32) -> Result<Run, Why> {
         let pipeline = Arc::new(pipeline);
         let prompter = Prompter::new(pipeline.clone())
             .map_err(|_| Why::Systemic(format!("pipeline {}: its template does not compile here", pipeline.name)))?;
         let calls = Arc::new(Semaphore::new(pipeline.run.max_in_flight.div_ceil(processes.max(1)) as usize));
         Ok(Run {
-            routes: Routes::new(&pipeline, &clock, run_time),
+            routes: Routes::new(&pipeline, machine, &clock, run_time),
             judge: Judge::new(&pipeline),
             form: FormBudget::of_run(),
             pipeline,
@@ -121,7 +121,13 @@ impl Runs {
     }
 
     /// The run, from memory or from its plan.
-    pub async fn get(&self, objects: &dyn Objects, run: &RunId, clock: &Clock) -> Result<Arc<Run>, Why> {
+    pub async fn get(
+        &self,
+        objects: &dyn Objects,
+        run: &RunId,
+        machine: &Breakers,
+        clock: &Clock,
+    ) -> Result<Arc<Run>, Why> {
         let mut runs = self.runs.lock().await;
         if let Some(known) = runs.get(run) {
             return Ok(known.clone());
@@ -133,7 +139,7 @@ impl Runs {
         let pipeline = Pipeline::parse(&plan.pipeline_text).map_err(|_| {
             Why::Systemic(format!("the pipeline of run {run} is not valid here: deploy the version that planned it"))
         })?;
-        let new = Arc::new(Run::new(pipeline, plan.run_time, clock.clone(), self.processes)?);
+        let new = Arc::new(Run::new(pipeline, plan.run_time, machine, clock.clone(), self.processes)?);
         if runs.len() >= RUNS_KEPT {
             runs.retain(|_, run| Arc::strong_count(run) > 1);
         }

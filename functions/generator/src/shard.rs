@@ -62,8 +62,8 @@ impl Generator {
         if self.stopped_by().is_none() {
             return Ok(None);
         }
-        let run = self.runs.get(&*self.objects, &id.run, &self.clock).await?;
-        Ok(run.routes.stopped(&self.breakers).or_else(|| self.storage.stopped()))
+        let run = self.runs.get(&*self.objects, &id.run, &self.breakers, &self.clock).await?;
+        Ok(run.routes.stopped().or_else(|| self.storage.stopped()))
     }
 
     async fn claim(&self, id: &ShardId) -> Result<Claimed, ObjectsError> {
@@ -116,14 +116,16 @@ impl Generator {
         sealed: bool,
     ) -> Result<Verdict, Why> {
         let id = header.id();
-        let (run, checkpoints) =
-            match (self.runs.get(&*self.objects, &id.run, &self.clock).await, self.checkpoints(&id).await) {
-                (Ok(run), Ok(checkpoints)) => (run, checkpoints),
-                (Err(why), _) | (_, Err(why)) => {
-                    claim.release().await;
-                    return Err(why);
-                }
-            };
+        let (run, checkpoints) = match (
+            self.runs.get(&*self.objects, &id.run, &self.breakers, &self.clock).await,
+            self.checkpoints(&id).await,
+        ) {
+            (Ok(run), Ok(checkpoints)) => (run, checkpoints),
+            (Err(why), _) | (_, Err(why)) => {
+                claim.release().await;
+                return Err(why);
+            }
+        };
         let (settled, wasted_answers, wasted) = checkpoints.settled();
         let poison = checkpoints.poisonous();
         done.extend(settled);

@@ -1,12 +1,14 @@
 //! What travels in objects: plans and snapshots (JSON), shards, answers and checkpoints (JSON lines).
 
 mod answers;
+mod counts;
 mod key;
 mod plan;
 mod shard;
 mod snapshot;
 
-pub use answers::{Answer, AnswerLine, Bill, CheckpointLine, Counts, Failed, GivenBack, Outcome, Spent, Usage};
+pub use answers::{Answer, AnswerLine, Bill, CheckpointLine, Failed, GivenBack, Outcome, Spent, Usage};
+pub use counts::Counts;
 pub use key::Key;
 pub use plan::{Input, Plan, Scan};
 pub use shard::{Content, Header, Parent, ShardLine, Totals};
