@@ -32,6 +32,8 @@ const WINDOW_MAX: f64 = 1e6;
 /// flight tells how much too fast it was, and the quota recovers meanwhile. Latencies differ by less than that.
 const LISTEN: f64 = 1.5;
 const LISTEN_MIN: f64 = 0.02;
+/// And at most so many: a rejection may come after minutes (flex waits for a place), and that is no reason to wait as long again.
+const LISTEN_MAX: f64 = 10.0;
 /// A first rejection that comes sooner, in seconds, measures no rate: calls start in clumps of a millisecond.
 const REJECTS_IN_MIN: f64 = 0.005;
 /// What an answer takes, in seconds, before there was one.
@@ -203,7 +205,7 @@ impl Law {
         match &mut self.paced {
             None => {
                 self.paced = Some(Paced::starting(now, sent / took.max(REJECTS_IN_MIN), sent));
-                self.held = self.held.max(now + Duration::from_secs_f64((LISTEN * took).max(LISTEN_MIN)));
+                self.held = self.held.max(now + Duration::from_secs_f64((LISTEN * took).clamp(LISTEN_MIN, LISTEN_MAX)));
             }
             Some(paced) if call.sent < paced.burst.cut => paced.burst.rejected += 1.0,
             Some(paced) if seconds(paced.burst.cut, call.sent) < BURST => (),
