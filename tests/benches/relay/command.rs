@@ -25,21 +25,22 @@ pub fn build() -> Result<PathBuf> {
     executables.next().context("cargo built no command")
 }
 
-/// Runs it over `input` in a folder of its own. Wall time is from the creation of the inbox object to the run's end, which
+/// Runs it over `input` in a new folder within `folder`, which it leaves there: Linux's ext4 takes long to create files soon after
+/// thousands of others were deleted. Wall time is from the creation of the inbox object to the run's end, which
 /// follows its last row into the store.
-pub fn measure(options: &Options, tasuki: &Path, server: &model::Server, input: &Path) -> Result<Line> {
-    let folder = tempfile::tempdir()?;
-    let (pipeline, log) = (folder.path().join("themes.toml"), folder.path().join("log"));
+pub fn measure(options: &Options, tasuki: &Path, server: &model::Server, input: &Path, folder: &Path) -> Result<Line> {
+    let folder = tempfile::tempdir_in(folder)?.keep();
+    let (pipeline, log) = (folder.join("themes.toml"), folder.join("log"));
     let text = include_str!("../../../examples/themes.toml");
     fs::write(&pipeline, format!("{text}\n[run]\nmax_in_flight = {}\n", options.in_flight))?;
     let mut command = Command::new(tasuki);
-    command.arg("run").arg(input).arg("--pipeline").arg(&pipeline).arg("--dir").arg(folder.path().join("home"));
+    command.arg("run").arg(input).arg("--pipeline").arg(&pipeline).arg("--dir").arg(folder.join("home"));
     command.env("GOOGLE_GEMINI_BASE_URL", &server.base).env("SSL_CERT_FILE", &server.certificate);
     command.env("GEMINI_API_KEY", "none").env("NO_PROXY", "127.0.0.1");
     command.stdout(Stdio::null()).stderr(fs::File::create(&log)?);
     let told = || fs::read_to_string(&log).unwrap_or_default();
     let took = process::run(&mut command).with_context(told)?;
-    let (rows, wall) = stored(&folder.path().join("home/tasuki.db"))?;
+    let (rows, wall) = stored(&folder.join("home/tasuki.db"))?;
     ensure!(rows == options.rows, "{rows} of {} rows are in the store", options.rows);
     Ok(Line { wall, took })
 }

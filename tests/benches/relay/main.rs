@@ -119,7 +119,7 @@ fn main() -> Result<()> {
         for Entry { name, command, lines } in &mut entries {
             let server = model::Server::start(&options)?;
             let line = match command {
-                Some(command) => command::measure(&options, command, &server, &input)?,
+                Some(command) => command::measure(&options, command, &server, &input, folder.path())?,
                 None => bare::measure(&options, &server, &input)?,
             };
             let (calls, rejected) = server.calls()?;

@@ -19,8 +19,9 @@ const WINDOW_DOUBLES: f64 = 0.1;
 /// Calls more in flight for each answer from then on. How much too fast a pace is when it meets the limit for the first time decides
 /// how much of a short run is rejected: with a call for each answer 1.2 % of 15,000, with this 0.7 %.
 const WINDOW_WIDENS: f64 = 0.4;
-/// From then on calls also start evenly, so many times as fast as keeps the window full: where all answers take the same time, they
-/// would come back in the bursts in which the calls were sent, and the calls after them go out in greater ones.
+/// From when the window is what calls wait for, they also start evenly, so many times as fast as keeps it full: where all answers take
+/// the same time, they would come back in the bursts in which the calls were sent, and the calls after them go out in greater ones.
+/// Where something else bounds the calls, each burst is one that the model has taken before.
 const WINDOW_PACE: f64 = 1.1;
 /// How often the window is looked at while it widens by itself: the step of tokio's timers.
 const WINDOW_STEP: Duration = Duration::from_millis(1);
@@ -96,6 +97,8 @@ struct Window {
     calls: f64,
     widened: Option<Duration>,
     answered: Option<Duration>,
+    /// A call waited for it since then.
+    binds: bool,
     meter: Meter,
 }
 
@@ -135,7 +138,6 @@ struct Burst {
 
 impl Default for Law {
     fn default() -> Law {
-        let window = Window { calls: WINDOW_FIRST, widened: None, answered: None, meter: Meter::default() };
         Law {
             in_flight: 0,
             sent: 0,
@@ -143,7 +145,7 @@ impl Default for Law {
             held: Duration::ZERO,
             answers_in: None,
             rejects_in: None,
-            window,
+            window: Window::default(),
             paced: None,
         }
     }
@@ -172,7 +174,7 @@ impl Law {
                 self.rejects_in.unwrap_or(ANSWERS_IN),
             );
             paced.meter.take(now, 1.0, paced.rate);
-        } else if let (Some(_), Some(answers_in)) = (self.window.answered, self.answers_in) {
+        } else if let (true, Some(answers_in)) = (self.window.binds, self.answers_in) {
             let rate = WINDOW_PACE * self.window.calls / answers_in.max(WINDOW_STEP.as_secs_f64());
             self.window.meter.take(now, 1.0, rate);
         }
@@ -228,12 +230,18 @@ impl Law {
         if self.in_flight > 0 || self.sent == 0 || idle < IDLE {
             return;
         }
-        self.window = Window { calls: WINDOW_FIRST, widened: None, answered: None, meter: Meter::default() };
+        self.window = Window::default();
         if let Some(paced) = &mut self.paced {
             let left = (paced.limit * (-idle / IDLE).exp2()).max(paced.limit * COMEBACK);
             paced.rate = paced.rate.min(left).max(RATE_MIN);
             (paced.calm, paced.grown) = (now, now);
         }
+    }
+}
+
+impl Default for Window {
+    fn default() -> Window {
+        Window { calls: WINDOW_FIRST, widened: None, answered: None, binds: false, meter: Meter::default() }
     }
 }
 
@@ -245,11 +253,12 @@ impl Window {
             self.calls = (self.calls * (past / WINDOW_DOUBLES).exp2()).min(WINDOW_MAX);
             self.widened = Some(now);
         }
-        match (in_flight as f64) < self.calls {
-            true => Some(now),
-            // Once answers come, each makes room.
-            false => self.answered.is_none().then(|| now + WINDOW_STEP),
+        if (in_flight as f64) < self.calls {
+            return Some(now);
         }
+        self.binds = self.answered.is_some();
+        // Once answers come, each makes room.
+        (!self.binds).then(|| now + WINDOW_STEP)
     }
 
     fn answered(&mut self, now: Duration, sent: Duration) {
