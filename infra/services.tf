@@ -43,11 +43,12 @@ locals {
       memory           = "1Gi"
       cpu_when_waiting = true # paid calls go on when their request was cut
       env = {
-        TASUKI_CONCURRENCY    = 16
-        TASUKI_MAX_IN_FLIGHT  = local.share
-        TASUKI_INSTANCES      = local.instances
-        TASUKI_MODEL_LOCATION = var.model_location
-        OPENAI_BASE_URL       = var.openai_base_url
+        TASUKI_CONCURRENCY     = 16
+        TASUKI_MAX_IN_FLIGHT   = local.share
+        TASUKI_INSTANCES       = local.instances
+        TASUKI_MODEL_LOCATION  = var.model_location
+        OPENAI_BASE_URL        = var.openai_base_url
+        OPENAI_RESPONSE_FORMAT = var.openai_response_format
       }
     }
     loader = {

@@ -107,6 +107,17 @@ variable "openai_base_url" {
   }
 }
 
+variable "openai_response_format" {
+  description = "How that server is told the form of answers: json_schema, or text (in words, for a server that refuses a schema). Null: json_schema."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.openai_response_format == null || contains(["json_schema", "text"], coalesce(var.openai_response_format, "-"))
+    error_message = "openai_response_format must be json_schema or text."
+  }
+}
+
 variable "openai_api_key_secret" {
   description = "Name of the secret in Secret Manager, of this project, that holds the key for it. Null: no key."
   type        = string

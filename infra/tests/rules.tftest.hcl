@@ -222,8 +222,9 @@ run "the_generator_alone_reads_one_secret" {
   command = plan
 
   variables {
-    openai_base_url       = "https://gateway.internal/v1"
-    openai_api_key_secret = "openai-key"
+    openai_base_url        = "https://gateway.internal/v1"
+    openai_response_format = "text"
+    openai_api_key_secret  = "openai-key"
   }
 
   assert {
@@ -233,7 +234,7 @@ run "the_generator_alone_reads_one_secret" {
   assert {
     condition = toset(flatten([for name, service in google_cloud_run_v2_service.service : [for env in service.template[0].containers[0].env :
       "${name} ${env.name} ${try(env.value_source[0].secret_key_ref[0].secret, env.value)}" if startswith(env.name, "OPENAI_")]
-    ])) == toset(["generator OPENAI_BASE_URL https://gateway.internal/v1", "generator OPENAI_API_KEY openai-key"])
+    ])) == toset(["generator OPENAI_BASE_URL https://gateway.internal/v1", "generator OPENAI_RESPONSE_FORMAT text", "generator OPENAI_API_KEY openai-key"])
     error_message = "The endpoint or its key is told to another service, or the key is no secret."
   }
 }

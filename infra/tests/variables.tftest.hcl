@@ -112,10 +112,11 @@ run "values_that_are_none_are_refused_too" {
     retention_days    = 45.5
     answer_cache_days = 0.5
 
-    openai_base_url       = "http://10.0.0.2:8000/v1" # in the clear
-    openai_api_key_secret = "projects/p/secrets/key"
+    openai_base_url        = "http://10.0.0.2:8000/v1" # in the clear
+    openai_response_format = "json_object"
+    openai_api_key_secret  = "projects/p/secrets/key"
   }
-  expect_failures = [var.prefix, var.labels, var.model_location, var.max_in_flight, var.schedules, var.sources, var.spanner, var.delivery, var.operators, var.kms_key, var.bigquery_gib_max, var.retention_days, var.answer_cache_days, var.openai_base_url, var.openai_api_key_secret]
+  expect_failures = [var.prefix, var.labels, var.model_location, var.max_in_flight, var.schedules, var.sources, var.spanner, var.delivery, var.operators, var.kms_key, var.bigquery_gib_max, var.retention_days, var.answer_cache_days, var.openai_base_url, var.openai_response_format, var.openai_api_key_secret]
 }
 
 run "a_multi_region_is_refused" {

@@ -62,6 +62,7 @@ fn value(name: &str, expression: &str) -> String {
         "TASUKI_INSTANCES" => "2",
         "TASUKI_MODEL_LOCATION" => "europe-west4",
         "OPENAI_BASE_URL" => "https://gateway.internal/v1",
+        "OPENAI_RESPONSE_FORMAT" => "text",
         "TASUKI_ACK_DEADLINE" => "585",
         "TASUKI_INBOX_RETENTION" => "45",
         "TASUKI_OIDC_EMAILS" => "a@p.iam.gserviceaccount.com,b@p.iam.gserviceaccount.com",
