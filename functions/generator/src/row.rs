@@ -101,7 +101,7 @@ impl Generator {
                     return self.lead(job, todo, ask, fingerprint, lead, permits).await;
                 }
                 Role::Follow(waiting) => {
-                    if let Ok(outcome) = waiting.await {
+                    if let Some(outcome) = waiting.await.ok().and_then(|told| told.of(&job.id.run)) {
                         self.meter.shared();
                         return todo.settle(outcome);
                     }
@@ -130,7 +130,7 @@ impl Generator {
         // First kept, then told: who comes to this prompt meanwhile waits, and does not ask.
         let end = self.keep(&job, end).await;
         if let RowEnd::Settled(line) | RowEnd::Answered(line) = &end {
-            lead.tell(&line.outcome);
+            lead.tell(&job.id.run, &line.outcome);
         }
         end
     }
@@ -327,7 +327,8 @@ fn settle(permit: Permit, said: &Result<Reply, Fault>) {
 }
 
 fn count(spent: &mut Spent, history: &mut History, class: &Class) {
-    spent.attempts += 1;
+    // A call that the model had no place for is no attempt of the row.
+    spent.attempts += u32::from(!matches!(class, Class::Busy));
     spent.paid_calls += u32::from(class.is_paid());
     spent.ambiguous_calls += u32::from(*class == Class::Ambiguous);
     history.truncated += u32::from(matches!(class, Class::Truncated | Class::Overthought));

@@ -53,7 +53,7 @@ pub struct Failed {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Spent {
-    /// Calls sent for this row.
+    /// Calls sent for this row, without those that the model had no place for.
     pub attempts: u32,
     /// Calls that the model charged for.
     pub paid_calls: u32,
