@@ -18,7 +18,7 @@ use tasuki_relay::pipeline::Pipeline;
 use tasuki_relay::ports::{Generation, Meta, ObjectsError, RunRow, RunState};
 use tasuki_relay::record::{Counts, Header, Plan, Snapshot, Totals};
 use tasuki_relay::stand_in::StandIn;
-use tasuki_relay::sweep::PAGE;
+use tasuki_relay::sweep;
 
 /// Letters of a run's name that are shown: they tell a thousand runs apart.
 pub(crate) const SHORT: usize = 9;
@@ -327,16 +327,7 @@ fn seen(listed: Result<Vec<Meta>>) -> Result<Vec<Meta>> {
 
 /// All objects under a prefix.
 pub(crate) async fn list(site: &dyn Site, bucket: Bucket, prefix: &str) -> Result<Vec<Meta>> {
-    let mut all = Vec::new();
-    loop {
-        let after = all.last().map(|meta: &Meta| meta.name.clone());
-        let page = site.objects().list(bucket, prefix, after.as_deref(), PAGE).await?;
-        let last = page.len() < PAGE;
-        all.extend(page);
-        if last {
-            return Ok(all);
-        }
-    }
+    Ok(sweep::list(&*site.objects(), bucket, prefix, None).await?)
 }
 
 /// What the calls of a run were.

@@ -140,6 +140,15 @@ impl Counts {
         }
     }
 
+    /// Counts paid answers that were thrown away.
+    pub fn throw_away(&mut self, answers: u64, bill: Bill) {
+        self.wasted_answers += answers;
+        self.paid_calls += bill.calls;
+        self.usage += bill.usage;
+        self.cost += bill.cost;
+        self.waste += bill;
+    }
+
     /// All that was paid.
     pub fn bill(&self) -> Bill {
         Bill { calls: self.paid_calls, usage: self.usage, cost: self.cost }
