@@ -71,7 +71,11 @@ pub async fn calls(
     let (mut left, mut unread) = (most, 0);
     let mut take = |objects: usize| {
         let taken = objects <= left;
-        if taken { left -= objects } else { unread += objects }
+        if taken {
+            left -= objects
+        } else {
+            unread += objects
+        }
         taken
     };
     let answered: Vec<ShardId> = answered.into_iter().filter(|id| !loaded.contains(&id.shard) && take(1)).collect();
