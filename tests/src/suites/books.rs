@@ -10,7 +10,7 @@ use tasuki_relay::record::{Bill, Counts, Outcome};
 /// Table of the suite's pipeline.
 pub const TABLE: &str = "told";
 /// More answers than an adapter reads at once.
-const SHARDS: u32 = 11;
+const SHARDS: u32 = 12;
 
 /// Runs every check on a fresh store, which has the table [`TABLE`]. Panics where the adapter is wrong.
 pub async fn books_suite(records: &dyn Records, books: &dyn Books) {
