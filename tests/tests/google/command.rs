@@ -242,6 +242,11 @@ async fn a_budget() -> Result<()> {
     ensure!(shards == 20, "{shards} shards");
 
     told_to_the_token(&desk, &run, (prompt, output)).await?;
+    // Who may not list answers sees what is loaded, and that this is not all.
+    deployment.storage.fault(On::op(Op::List).bucket(&deployment.buckets.answers), u32::MAX, Fault::Status(403));
+    let told = desk.tasuki(&["cost", run.as_str()]).await?;
+    ensure!(told.code == Some(0) && told.out.contains("for want of the right to read it"), "{told:?}");
+    deployment.storage.heal();
     let status = desk.tasuki(&["status", run.as_str()]).await?;
     ensure!(status.out.contains("the budget of $0.004 is spent") && status.out.contains("--max-cost N"), "{status:?}");
     let refused = desk.tasuki(&["resume", run.as_str()]).await?;

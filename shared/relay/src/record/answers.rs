@@ -158,7 +158,7 @@ impl AddAssign for Bill {
     fn add_assign(&mut self, more: Bill) {
         self.calls += more.calls;
         self.usage += more.usage;
-        self.cost += more.cost;
+        self.cost = self.cost.saturating_add(more.cost);
     }
 }
 
