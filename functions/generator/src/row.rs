@@ -140,7 +140,7 @@ impl Generator {
         let (mut history, mut server_retries, mut first_call) = (History::default(), 0, None);
         let (mut draft, mut question, mut before_change) = (Draft::default(), ask.clone(), None);
         let before = todo.spent.latency_ms;
-        bill::forget_draft(&mut todo.spent);
+        todo.spent.forget_draft();
         loop {
             let Some((route, permit, money)) = self.may_call(job, &ask).await else {
                 return RowEnd::Back { todo, why: GivenBack::Stopped };

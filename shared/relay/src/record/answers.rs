@@ -98,6 +98,11 @@ impl Spent {
         Bill { calls: self.paid_calls.into(), usage: self.usage, cost: self.cost }
     }
 
+    /// What was kept of its replies is gone, with the process that kept it: those calls came to nothing.
+    pub fn forget_draft(&mut self) {
+        self.retries = self.bill().without(self.salvage);
+    }
+
     /// What the row cost in picodollars; `None` when a part of it is not known.
     pub fn known_cost(&self) -> Option<u64> {
         (self.unpriced_calls == 0).then_some(self.cost)
@@ -153,7 +158,7 @@ impl AddAssign for Bill {
     fn add_assign(&mut self, more: Bill) {
         self.calls += more.calls;
         self.usage += more.usage;
-        self.cost += more.cost;
+        self.cost = self.cost.saturating_add(more.cost);
     }
 }
 
