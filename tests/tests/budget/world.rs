@@ -252,10 +252,6 @@ impl World {
         self.paid.cost.load(Relaxed)
     }
 
-    pub fn lost(&self) -> u64 {
-        self.paid.lost.load(Relaxed)
-    }
-
     /// No call lifted the cost above the cap of its time, and what a crash had lost until then.
     pub fn check_capped(&self) -> anyhow::Result<()> {
         let over = self.paid.over.load(Relaxed);
@@ -263,12 +259,12 @@ impl World {
         Ok(())
     }
 
-    /// All slices are closed, and nothing that was paid is forgotten but what a crash lost: that may be known, or not.
+    /// Nobody holds what is not spent, and nothing that was paid is forgotten but what a crash lost: that may be known, or not.
     pub fn check_settled(&self) -> anyhow::Result<()> {
-        let (ledger, cost, lost) = (self.ledger(), self.cost(), self.lost());
-        ensure!(ledger.slices.is_empty(), "a slice is left: {ledger:?}");
-        let known = cost - lost..=cost;
-        ensure!(known.contains(&ledger.settled), "settled is not what was paid: {} of {known:?}", ledger.settled);
+        let (ledger, cost) = (self.ledger(), self.cost());
+        ensure!(ledger.committed() == ledger.spent(), "a slice is left that is not spent: {ledger:?}");
+        let known = cost - self.paid.lost.load(Relaxed)..=cost;
+        ensure!(known.contains(&ledger.spent()), "settled is not what was paid: {} of {known:?}", ledger.spent());
         Ok(())
     }
 
