@@ -14,9 +14,10 @@ use tasuki_relay::clock::{Chance, Clock, Millis};
 use tasuki_relay::files_only::FilesOnly;
 use tasuki_relay::limits::PART_BYTES_MAX;
 use tasuki_relay::names::{self, Bucket, RunId};
-use tasuki_relay::ports::{Event, Generation, Meta, Object, Objects, ObjectsError, Snapshots, Verdict, Why};
+use tasuki_relay::ports::{Event, Object, Objects, ObjectsError, Snapshots, Verdict, Why};
 use tasuki_relay::record::{Content, Header, Plan, ShardLine, Snapshot, Totals, decode};
 use tasuki_splitter::{Settings, Splitter};
+use tasuki_tests::hooked::{Call, Hook, Hooked, Op};
 use tasuki_tests::memory::records::MemoryRecords;
 use tasuki_tests::memory::{Act, MemoryObjects, MemoryRows, MemorySnapshots};
 use tokio::time::sleep;
@@ -241,60 +242,26 @@ async fn a_part_that_another_holds_is_left_to_it_until_its_lease_ends() {
     world.check(&rows);
 }
 
-/// The objects of a process that dies with its n-th shard.
+/// A process that dies with its n-th shard.
 struct Dying {
-    objects: Arc<MemoryObjects>,
     shards_left: AtomicU32,
 }
 
-impl Dying {
-    async fn alive(&self) -> &MemoryObjects {
-        if self.shards_left.load(Ordering::Relaxed) == 0 {
-            pending::<()>().await;
-        }
-        &self.objects
-    }
-}
-
 #[async_trait]
-impl Objects for Dying {
-    async fn create(&self, bucket: Bucket, name: &str, body: Bytes) -> Result<Meta, ObjectsError> {
-        let created = self.alive().await.create(bucket, name, body).await;
-        if bucket == Bucket::Shards && self.shards_left.fetch_sub(1, Ordering::Relaxed) == 1 {
+impl Hook for Dying {
+    async fn before(&self, _call: &mut Call) -> Result<(), ObjectsError> {
+        match self.shards_left.load(Ordering::Relaxed) {
+            0 => pending().await,
+            _ => Ok(()),
+        }
+    }
+
+    async fn after(&self, call: &Call) -> Result<(), ObjectsError> {
+        let writes_shard = call.op == Op::Write && call.bucket == Bucket::Shards;
+        if writes_shard && self.shards_left.fetch_sub(1, Ordering::Relaxed) == 1 {
             pending::<()>().await;
         }
-        created
-    }
-    async fn replace(&self, bucket: Bucket, name: &str, body: Bytes, at: Generation) -> Result<Meta, ObjectsError> {
-        self.alive().await.replace(bucket, name, body, at).await
-    }
-    async fn remove(&self, bucket: Bucket, name: &str, at: Option<Generation>) -> Result<(), ObjectsError> {
-        self.alive().await.remove(bucket, name, at).await
-    }
-    async fn stat(&self, bucket: Bucket, name: &str) -> Result<Option<Meta>, ObjectsError> {
-        self.alive().await.stat(bucket, name).await
-    }
-    async fn read(&self, bucket: Bucket, name: &str, at: Option<Generation>) -> Result<Option<Object>, ObjectsError> {
-        self.alive().await.read(bucket, name, at).await
-    }
-    async fn read_range(
-        &self,
-        bucket: Bucket,
-        name: &str,
-        at: Generation,
-        offset: u64,
-        most: usize,
-    ) -> Result<Option<Bytes>, ObjectsError> {
-        self.alive().await.read_range(bucket, name, at, offset, most).await
-    }
-    async fn list(
-        &self,
-        bucket: Bucket,
-        prefix: &str,
-        after: Option<&str>,
-        most: usize,
-    ) -> Result<Vec<Meta>, ObjectsError> {
-        self.alive().await.list(bucket, prefix, after, most).await
+        Ok(())
     }
 }
 
@@ -303,8 +270,8 @@ async fn a_splitter_killed_with_any_shard_is_resumed_where_it_stood() {
     for dies_with in [1, 4, 5, 6, 13, 20] {
         let (world, rows) = (World::new(5, "").await, distinct(100));
         let snapshots = MemorySnapshots::new(world.clock.clone(), rows.clone(), "id", 4);
-        let dying = Dying { objects: world.objects.clone(), shards_left: AtomicU32::new(dies_with) };
-        let killed = world.splitter_over(Arc::new(dying), 1, snapshots.named("killed"));
+        let dying = Hooked::new(world.objects.clone(), Dying { shards_left: AtomicU32::new(dies_with) });
+        let killed = world.splitter_over(dying, 1, snapshots.named("killed"));
         let event = world.event.clone();
         let died = tokio::time::timeout(SECOND * 20, async move { killed.handle(&event).await }).await;
         assert!(died.is_err(), "it hangs for ever");

@@ -62,6 +62,11 @@ fn a_ledger_that_is_deleted_by_hand_is_made_anew_from_what_is_stored() {
 }
 
 #[test]
+fn a_ledger_that_is_deleted_at_work_costs_no_more_than_was_held_and_not_stored() {
+    holds(scenarios::deleted_at_work);
+}
+
+#[test]
 fn a_cap_that_is_lowered_holds_for_all_that_is_leased_from_then_on() {
     holds(scenarios::lowered);
 }

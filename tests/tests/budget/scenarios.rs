@@ -139,6 +139,24 @@ pub async fn deleted(setup: Setup) -> Result<()> {
     Ok(())
 }
 
+/// The ledger is deleted by hand while the run works: what was held then, and not stored yet, may be spent beyond the cap.
+pub async fn deleted_at_work(setup: Setup) -> Result<()> {
+    let world = World::new(setup, CAP, 0).await;
+    let delete = async {
+        sleep(Duration::from_secs(5) + world.paid.chance.up_to(Duration::from_secs(20))).await;
+        let unknown = world.ledger().committed() - world.stored_cost();
+        world.paid.cap.fetch_add(unknown, Relaxed);
+        world.objects.remove(Bucket::State, &names::budget(&run()), None).await
+    };
+    let (delivered, deleted) = futures::join!(world.deliver(), delete);
+    delivered?;
+    deleted?;
+    world.check_capped()?;
+    ensure!(world.parked().await.is_some(), "the run is not parked");
+    println!("seed {}: {} of {CAP} after a deletion", setup.seed, world.cost());
+    used(&world, 95)
+}
+
 /// A person lowers the cap while the run works: what is granted by then may be spent, and nothing else above the new cap.
 pub async fn lowered(setup: Setup) -> Result<()> {
     let world = World::new(setup, 4 * CAP, 0).await;

@@ -75,6 +75,14 @@ pub struct World {
     faults_percent: u64,
 }
 
+impl Process {
+    /// What its calls of these prompts cost.
+    fn cost(&self, of: impl Fn(&str) -> bool) -> u64 {
+        let calls = self.calls.lock().unwrap();
+        calls.iter().filter(|(prompt, _)| of(prompt)).map(|(_, cost)| cost).sum()
+    }
+}
+
 impl World {
     /// A run of [`SHARDS`] shards with this cap.
     pub async fn new(setup: Setup, cap: u64, faults_percent: u64) -> World {
@@ -199,14 +207,18 @@ impl World {
         timeout(PATIENCE, all).await.context("not every shard is done, and the run is not parked")
     }
 
+    /// What is paid and stored.
+    pub fn stored_cost(&self) -> u64 {
+        let stored = self.stored();
+        self.processes.iter().map(|process| process.cost(|prompt| stored.contains(prompt))).sum()
+    }
+
     /// This process dies. What it paid and nobody stored is lost.
     pub fn crash(&self, nth: usize) {
         let process = &self.processes[nth];
         process.dead.store(true, Relaxed);
         let stored = self.stored();
-        let calls = process.calls.lock().unwrap();
-        let lost = calls.iter().filter(|(prompt, _)| !stored.contains(prompt)).map(|(_, cost)| cost).sum();
-        self.paid.lost.fetch_add(lost, Relaxed);
+        self.paid.lost.fetch_add(process.cost(|prompt| !stored.contains(prompt)), Relaxed);
     }
 
     /// The prompts whose answers are stored.
