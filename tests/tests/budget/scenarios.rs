@@ -139,7 +139,8 @@ pub async fn deleted(setup: Setup) -> Result<()> {
     Ok(())
 }
 
-/// The ledger is deleted by hand while the run works: what was held then, and not stored yet, may be spent beyond the cap.
+/// The ledger is deleted by hand while the run works: what was held then, and not stored yet, may be spent beyond the cap. What is
+/// under way then counts at its worst, so that less than the cap may be used.
 pub async fn deleted_at_work(setup: Setup) -> Result<()> {
     let world = World::new(setup, CAP, 0).await;
     let delete = async {
@@ -153,8 +154,7 @@ pub async fn deleted_at_work(setup: Setup) -> Result<()> {
     deleted?;
     world.check_capped()?;
     ensure!(world.parked().await.is_some(), "the run is not parked");
-    println!("seed {}: {} of {CAP} after a deletion", setup.seed, world.cost());
-    used(&world, 95)
+    Ok(())
 }
 
 /// A person lowers the cap while the run works: what is granted by then may be spent, and nothing else above the new cap.

@@ -59,6 +59,11 @@ fn a_ledger_that_begins_at_zero_forgets_what_was_paid() {
 }
 
 #[test]
+fn a_ledger_that_begins_at_zero_at_work_forgets_what_is_stored() {
+    is_caught(Wrong::BeginsAtZero, "above the cap", scenarios::deleted_at_work);
+}
+
+#[test]
 fn the_cap_of_before_parks_a_run_again_that_was_resumed() {
     is_caught(Wrong::CapOfBefore, "parked again", scenarios::parked_and_resumed);
 }
