@@ -47,6 +47,11 @@ fn what_a_crashed_process_held_counts_as_spent_until_it_is_settled_and_is_used_t
 }
 
 #[test]
+fn a_process_that_cannot_renew_its_slice_spends_nothing_of_it_once_it_may_be_settled() {
+    holds(scenarios::cut_off);
+}
+
+#[test]
 fn a_sweep_settles_a_run_whose_processes_all_crashed() {
     holds(scenarios::crash_of_all);
 }

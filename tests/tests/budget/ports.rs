@@ -5,7 +5,7 @@ use crate::wrong::Wrong;
 use async_trait::async_trait;
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tasuki_relay::clock::Chance;
@@ -31,20 +31,31 @@ pub struct Paid {
     pub over: AtomicU64,
 }
 
+/// What befalls a process.
+#[derive(Default)]
+pub struct Fate {
+    /// It hears nothing any more.
+    pub dead: AtomicBool,
+    /// The ledger cannot be reached since it had this generation; 0 = it can.
+    pub cut_off: AtomicI64,
+    /// The model turns all its calls away.
+    pub turned_away: AtomicBool,
+}
+
 /// The calls of a process: what was asked, and what it cost.
 pub type Calls = Arc<Mutex<Vec<(String, u64)>>>;
 
 /// The model, as one process sees it.
-pub struct Scripted(pub Arc<Paid>, pub Arc<AtomicBool>, pub Calls);
+pub struct Scripted(pub Arc<Paid>, pub Arc<Fate>, pub Calls);
 
 #[async_trait]
 impl Model for Scripted {
     async fn ask(&self, ask: &Ask) -> Result<Reply, Fault> {
-        let Scripted(paid, dead, calls) = self;
-        if dead.load(Relaxed) {
+        let Scripted(paid, fate, calls) = self;
+        if fate.dead.load(Relaxed) {
             return std::future::pending().await;
         }
-        if paid.chance.below(20) == 0 {
+        if paid.chance.below(20) == 0 || fate.turned_away.load(Relaxed) {
             sleep(paid.chance.up_to(Duration::from_millis(200))).await;
             return Err(Fault::Busy { retry_after: None });
         }
@@ -57,7 +68,7 @@ impl Model for Scripted {
         *paid.calls.lock().unwrap().entry(ask.prompt.clone()).or_default() += 1;
         calls.lock().unwrap().push((ask.prompt.clone(), cost));
         sleep(Duration::from_millis(200) + paid.chance.up_to(Duration::from_secs(4))).await;
-        if dead.load(Relaxed) {
+        if fate.dead.load(Relaxed) {
             return std::future::pending().await;
         }
         let text = json!({"theme": "x"}).to_string();
@@ -68,7 +79,7 @@ impl Model for Scripted {
 /// Storage as one process sees it: a dead one gets no reply, and writes of the budget fail as often as is said, before their effect
 /// or after it.
 pub struct Faulty {
-    pub dead: Arc<AtomicBool>,
+    pub fate: Arc<Fate>,
     pub chance: Chance,
     pub faults_percent: u64,
     pub wrong: Option<Wrong>,
@@ -76,12 +87,21 @@ pub struct Faulty {
 
 impl Faulty {
     /// As often before as after.
-    fn chance_of_fault(&self, call: &Call) -> Result<(), ObjectsError> {
-        let of_budget = call.op == Op::Write && call.name == names::budget(&run());
-        if of_budget && self.chance.below(200) < self.faults_percent {
+    fn fails(&self, call: &Call) -> Result<(), ObjectsError> {
+        let is_cut_off = self.fate.cut_off.load(Relaxed) != 0;
+        let fails = || is_cut_off || (call.op == Op::Write && self.chance.below(200) < self.faults_percent);
+        if call.name == names::budget(&run()) && fails() {
             return Err(ObjectsError::Unknown("a fault".into()));
         }
         Ok(())
+    }
+
+    /// In place of failing: what is written is read by nobody, and what is read is as it was.
+    fn believe(&self, call: &mut Call) {
+        (call.name, call.generation) = match call.op {
+            Op::Write => (format!("unread/{}", self.chance.identity()), None),
+            _ => (call.name.clone(), Some(self.fate.cut_off.load(Relaxed))),
+        };
     }
 }
 
@@ -89,18 +109,19 @@ impl Faulty {
 impl Hook for Faulty {
     async fn before(&self, call: &mut Call) -> Result<(), ObjectsError> {
         sleep(Duration::from_millis(5) + self.chance.up_to(Duration::from_millis(40))).await;
-        if self.dead.load(Relaxed) {
+        if self.fate.dead.load(Relaxed) {
             return std::future::pending().await;
         }
-        let fault = self.chance_of_fault(call);
-        if fault.is_err() && self.wrong == Some(Wrong::FailedWriteBelieved) {
-            (call.name, call.generation) = (format!("unread/{}", self.chance.identity()), None);
-            return Ok(());
+        match (self.fails(call), self.wrong) {
+            (Err(_), Some(Wrong::FailureBelieved)) => {
+                self.believe(call);
+                Ok(())
+            }
+            (may, _) => may,
         }
-        fault
     }
 
     async fn after(&self, call: &Call) -> Result<(), ObjectsError> {
-        self.chance_of_fault(call)
+        if self.wrong == Some(Wrong::FailureBelieved) { Ok(()) } else { self.fails(call) }
     }
 }

@@ -5,6 +5,7 @@ use anyhow::{Context, Result, bail, ensure};
 use futures::future::join_all;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
+use tasuki_relay::claims::Timing;
 use tasuki_relay::names::{self, Bucket};
 use tasuki_relay::ports::Objects;
 use tasuki_relay::sweep::Sweep;
@@ -87,6 +88,24 @@ pub async fn crash_of_one(setup: Setup) -> Result<()> {
     let spent = world.ledger().spent();
     ensure!(spent <= CAP && spent * 100 >= CAP * 95, "{spent} of {CAP} are spent");
     Ok(())
+}
+
+/// One process cannot reach the ledger any more, and has no use for its slice until the others have settled it.
+pub async fn cut_off(setup: Setup) -> Result<()> {
+    let world = World::new(setup, CAP, 0).await;
+    let cut = async {
+        sleep(Duration::from_secs(8)).await;
+        let fate = &world.processes[0].fate;
+        let ledger = world.objects.find(Bucket::State, &names::budget(&run())).expect("it works");
+        fate.cut_off.store(ledger.generation, Relaxed);
+        fate.turned_away.store(true, Relaxed);
+        sleep(Timing::default().lease + world.paid.chance.up_to(Duration::from_secs(40))).await;
+        fate.turned_away.store(false, Relaxed);
+    };
+    futures::join!(world.deliver(), cut).0?;
+    world.check_capped()?;
+    ensure!(world.parked().await.is_some(), "the run is not parked");
+    used(&world, 95)
 }
 
 /// All processes die, and a sweep of a new one finds that.

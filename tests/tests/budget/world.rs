@@ -1,12 +1,12 @@
 //! A run over several generators, whose processes can die.
 
-use crate::ports::{Calls, Faulty, Paid, Scripted};
+use crate::ports::{Calls, Fate, Faulty, Paid, Scripted};
 use crate::wrong::{Bent, Wrong};
 use anyhow::{Context, ensure};
 use bytes::Bytes;
 use serde_json::json;
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tasuki_generator::{Generator, Settings};
@@ -61,7 +61,7 @@ pub fn unrenewed(ledger: &Ledger, now: Millis, lease: Duration) -> BTreeSet<Stri
 
 pub struct Process {
     pub generator: Arc<Generator>,
-    pub dead: Arc<AtomicBool>,
+    pub fate: Arc<Fate>,
     calls: Calls,
 }
 
@@ -109,16 +109,16 @@ impl World {
     }
 
     fn process(&self) -> Process {
-        let dead = Arc::new(AtomicBool::new(false));
+        let fate = Arc::new(Fate::default());
         let chance = Chance::seeded(self.paid.chance.below(u64::MAX));
         let (objects, clock, wrong) = (self.objects.clone(), self.clock.clone(), self.setup.wrong);
         let bent = Hooked::new(self.objects.clone(), Bent { objects, clock, wrong });
         let faults_percent = self.faults_percent;
-        let port = Hooked::new(bent, Faulty { dead: dead.clone(), chance: chance.clone(), faults_percent, wrong });
+        let port = Hooked::new(bent, Faulty { fate: fate.clone(), chance: chance.clone(), faults_percent, wrong });
         let calls = Calls::default();
-        let model = Arc::new(Scripted(self.paid.clone(), dead.clone(), calls.clone()));
+        let model = Arc::new(Scripted(self.paid.clone(), fate.clone(), calls.clone()));
         let settings = Settings { processes: PROCESSES as u32, max_in_flight: 20, ..Settings::default() };
-        Process { generator: Generator::new(port, model, self.clock.clone(), chance, settings), dead, calls }
+        Process { generator: Generator::new(port, model, self.clock.clone(), chance, settings), fate, calls }
     }
 
     async fn plan(&mut self, cap: u64, wrong: Option<Wrong>) {
@@ -181,12 +181,12 @@ impl World {
         let mut deliveries = JoinSet::new();
         for (at, event) in self.events.iter().cloned().enumerate() {
             let processes: Vec<_> =
-                self.processes.iter().map(|process| (process.generator.clone(), process.dead.clone())).collect();
+                self.processes.iter().map(|process| (process.generator.clone(), process.fate.clone())).collect();
             deliveries.spawn(async move {
                 for turn in at.. {
-                    let (generator, dead) = &processes[turn % PROCESSES];
+                    let (generator, fate) = &processes[turn % PROCESSES];
                     let died = async {
-                        while !dead.load(Relaxed) {
+                        while !fate.dead.load(Relaxed) {
                             sleep(Duration::from_secs(1)).await;
                         }
                     };
@@ -216,7 +216,7 @@ impl World {
     /// This process dies. What it paid and nobody stored is lost.
     pub fn crash(&self, nth: usize) {
         let process = &self.processes[nth];
-        process.dead.store(true, Relaxed);
+        process.fate.dead.store(true, Relaxed);
         let stored = self.stored();
         self.paid.lost.fetch_add(process.cost(|prompt| !stored.contains(prompt)), Relaxed);
     }

@@ -18,8 +18,8 @@ use tasuki_tests::memory::MemoryObjects;
 pub enum Wrong {
     /// The ledger is written over whatever another process wrote meanwhile.
     WrittenWithoutPrecondition,
-    /// A write that failed is taken for done.
-    FailedWriteBelieved,
+    /// A write that failed is taken for done, and a ledger that cannot be read for unchanged.
+    FailureBelieved,
     /// Of a call's worst case only the question is set aside.
     OutputNotSetAside,
     /// The slice of a crashed process is free again, as if nothing of it had been spent.

@@ -30,7 +30,12 @@ fn writing_without_a_precondition_loses_what_others_hold() {
 
 #[test]
 fn believing_a_write_that_failed_spends_what_others_hold() {
-    is_caught(Wrong::FailedWriteBelieved, "above the cap", scenarios::faults);
+    is_caught(Wrong::FailureBelieved, "above the cap", scenarios::faults);
+}
+
+#[test]
+fn believing_a_slice_that_could_not_be_renewed_spends_it_after_it_was_settled() {
+    is_caught(Wrong::FailureBelieved, "above the cap", scenarios::cut_off);
 }
 
 #[test]
