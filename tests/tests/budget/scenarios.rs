@@ -30,10 +30,17 @@ fn used(world: &World, percent: u64) -> Result<()> {
     Ok(())
 }
 
-/// The run is parked at its cap, and goes on with a greater one to its end.
+/// The run is parked at its cap, though another process sweeps, and goes on with a greater one to its end.
 pub async fn parked_and_resumed(setup: Setup) -> Result<()> {
     let world = World::new(setup, CAP, 0).await;
-    world.deliver().await?;
+    let sweeper = world.process().generator;
+    let sweeps = async {
+        loop {
+            sleep(Duration::from_secs(7)).await;
+            sweeper.due(Sweep::ByAge, None).await;
+        }
+    };
+    tokio::select! { biased; delivered = world.deliver() => delivered?, () = sweeps => () }
     world.check_capped()?;
     let why = world.parked().await.context("the run is not parked")?;
     ensure!(why.starts_with("the budget of $0.80 is spent ($0.7"), "{why}");

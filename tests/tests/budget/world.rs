@@ -108,7 +108,8 @@ impl World {
         self.processes = (0..PROCESSES).map(|_| self.process()).collect();
     }
 
-    fn process(&self) -> Process {
+    /// Another process, which nobody delivers to.
+    pub fn process(&self) -> Process {
         let fate = Arc::new(Fate::default());
         let chance = Chance::seeded(self.paid.chance.below(u64::MAX));
         let (objects, clock, wrong) = (self.objects.clone(), self.clock.clone(), self.setup.wrong);
