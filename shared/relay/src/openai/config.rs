@@ -42,7 +42,7 @@ impl OpenAiConfig {
         let mut server = Server::new(base.as_deref().unwrap_or(BASE), "OPENAI_BASE_URL", BASE, max_in_flight)?;
         server.cert_file = get("SSL_CERT_FILE").map(PathBuf::from);
         let form = get("OPENAI_RESPONSE_FORMAT").map(|word| {
-            let no_form = || ConfigError("OPENAI_RESPONSE_FORMAT is none: it must be json_schema or text".to_owned());
+            let no_form = || ConfigError("OPENAI_RESPONSE_FORMAT must be json_schema or text".to_owned());
             Form::parse(&word).ok_or_else(no_form)
         });
         Ok(OpenAiConfig { server, key: key.transpose()?, form: form.transpose()?.unwrap_or_default() })

@@ -32,6 +32,7 @@ const KNOWN: &[&str] = &[
     "no_db_connection", // LiteLLM without a database: the key is not its own
     // the request
     "context_length_exceeded",
+    "exceed_context_size_error", // llama.cpp
     "string_above_max_length",
     "unsupported_parameter",
     "unsupported_value",
@@ -73,6 +74,7 @@ const OURS: &[&str] = &[
     "response_format",
     "service_tier",
     "store",
+    "input_tokens", // vLLM: the prompt is too long
 ];
 
 /// The refusal that a status and its body (`{"error": {…}}` as JSON, or anything) stand for: the table in protocol.md 4.
@@ -243,6 +245,10 @@ mod tests {
         assert!(matches!(coded(400, "model_not_found"), Fault::Systemic(_)));
         let field = json!({ "code": "unsupported_value", "param": "temperature", "message": "canary" });
         assert_eq!(fault(400, field), Fault::Invalid("HTTP 400 unsupported_value: temperature".to_owned()));
+        let llama = json!({ "code": 400, "type": "exceed_context_size_error", "message": "canary" });
+        assert_eq!(fault(400, llama), Fault::Invalid("HTTP 400 exceed_context_size_error".to_owned()));
+        let vllm = json!({ "code": 400, "type": "BadRequestError", "param": "input_tokens", "message": "canary" });
+        assert_eq!(fault(400, vllm), Fault::Invalid("HTTP 400: input_tokens".to_owned()));
     }
 
     #[test]
