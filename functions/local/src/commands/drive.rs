@@ -1,6 +1,7 @@
 //! One file through the relay: dropped, driven to its end, or followed where another process drives it.
 
 use super::Exit;
+use super::cost;
 use super::follow::follow;
 use super::report::Report;
 use super::runs::{self, Run};
@@ -221,10 +222,10 @@ impl Job<'_> {
     }
 }
 
-/// What the run cost until now, in picodollars: `base` when this process began, `stored` by now; `None` when a part is not known.
-fn spent(base: &Counts, stored: &Counts, meter: &Meter) -> Option<u64> {
+/// What the run cost until now, in picodollars: `paid` when this process began, `stored` by now; `None` when a part is not known.
+fn spent(paid: &Counts, stored: &Counts, meter: &Meter) -> Option<u64> {
     let since = (meter.unpriced.load(Relaxed) == 0).then(|| meter.cost.load(Relaxed))?;
-    Some(stored.known_cost()?.max(base.known_cost()? + since))
+    Some(stored.known_cost()?.max(paid.known_cost()? + since))
 }
 
 /// What the copy of a file is called whose bytes and pipeline have this SHA-256, in hexadecimal.
@@ -262,6 +263,9 @@ pub(crate) async fn store_pipeline(home: &Home, pipeline: &str, text: &str) -> R
 pub(crate) async fn to_its_end(home: &Home, mut relay: Relay, run: &RunId, mut stop: Stop) -> Result<End> {
     let (mut progress, reader, meter) = (Progress::start(&home.clock), &home.reader, relay.meter());
     let base = reader.run(run)?.map(|row| row.counts).unwrap_or_default();
+    // Of a run that was stopped, more is paid than loaded.
+    let paid = cost::of(home, &runs::one(home, run).await?).await?.counts;
+    let before = paid.bill().usage;
     let (mut told, mut total, mut idle_since) = (BTreeSet::new(), None, None);
     let mut ticks = interval(DRAW_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -301,8 +305,11 @@ pub(crate) async fn to_its_end(home: &Home, mut relay: Relay, run: &RunId, mut s
                     failed: counts.failed.max(base.failed + meter.failed.load(Relaxed)),
                     in_flight: Some(meter.in_flight.load(Relaxed)),
                     busy: meter.busy.load(Relaxed),
-                    tokens: (meter.tokens_in.load(Relaxed), meter.tokens_out.load(Relaxed)),
-                    spent: spent(&base, &counts, &meter),
+                    tokens: (
+                        before.prompt + meter.tokens_in.load(Relaxed),
+                        before.output + before.thought + meter.tokens_out.load(Relaxed),
+                    ),
+                    spent: spent(&paid, &counts, &meter),
                 });
             }
         }
