@@ -42,6 +42,9 @@ const PER_MINUTE: RangeInclusive<u32> = 1..=1_000_000_000;
 
 /// Most dollars that a million tokens may cost, and a run: both are beyond anything, and are there so that a slip is told.
 const DOLLARS: RangeInclusive<f64> = 0.0..=100_000.0;
+/// Fewest dollars that a million tokens may cost, if anything: far below the least of `prices.toml` (0.03), and above what one
+/// token of any model costs. A price for one token would be rounded to nothing, and a cap on the cost be without effect.
+const DOLLARS_LEAST: f64 = 0.001;
 /// Places that a fallback may name: each takes a minute to be found wanting.
 const FALLBACKS_MAX: usize = 5;
 
@@ -165,7 +168,17 @@ fn price(table: &Section<'_>) -> Option<Price> {
     const LIKE: &str = "in dollars for a million tokens";
     table.needs("input", &format!("input = 0.30, {LIKE}"));
     table.needs("output", &format!("output = 2.50, {LIKE}"));
-    let dollars = |field| table.number(field, DOLLARS).map(Spanned::into_inner);
+    let dollars = |field| {
+        let price = table.amount(field, DOLLARS, ", in dollars for a million tokens")?;
+        let (at, price) = (price.span().start, price.into_inner());
+        if price > 0.0 && price < DOLLARS_LEAST {
+            let message = format_args!(
+                "{field} is a price in dollars for a million tokens, not for one: write 0, or {DOLLARS_LEAST} or more"
+            );
+            table.problem(at, message);
+        }
+        Some(price)
+    };
     let (input, output, cached) = (dollars("input"), dollars("output"), dollars("cached"));
     Some(Price::per_million(input?, output?, cached))
 }

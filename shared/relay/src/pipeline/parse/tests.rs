@@ -332,9 +332,18 @@ fn a_price_is_whole_and_a_cap_knows_the_worst_case_of_a_call() {
     let with = |fields: &str| said("[target]", &format!("{fields}\n[target]"));
     assert_eq!(with("[model.price]\ninput = 0.3\noutput = 2.5"), "nothing");
     assert!(with("[model.price]\ninput = 0.3").contains("[model.price] needs output"));
-    assert!(with("[model.price]\ninput = -1\noutput = 1").contains("input must be 0 to 100000"));
+    let told = with("[model.price]\ninput = -1\noutput = 1");
+    assert!(told.contains("input must be 0 to 100000, in dollars for a million tokens"), "{told}");
     assert!(with("[run]\nmax_cost_usd = 5").starts_with("8:16: max_cost_usd sets the worst case of each call aside"));
     assert_eq!(with("[model]\nmax_output_tokens = 512\n[run]\nmax_cost_usd = 5"), "nothing");
+}
+
+#[test]
+fn a_price_for_one_token_is_no_price_for_a_million() {
+    let with = |input: &str| said("[target]", &format!("[model.price]\ninput = {input}\noutput = 2.5\n[target]"));
+    let told = with("0.0000003");
+    assert_eq!(told, "8:9: input is a price in dollars for a million tokens, not for one: write 0, or 0.001 or more");
+    assert_eq!([with("0"), with("0.001")], ["nothing", "nothing"]);
 }
 
 #[test]
