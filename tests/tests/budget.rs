@@ -29,7 +29,7 @@ const ROWS: u64 = 40;
 const PROCESSES: usize = 4;
 const OUTPUT_MAX: u64 = 200;
 /// A row costs about 40 + 100 tokens.
-const PRICE: Price = Price { input: 1_000_000, output: 2_000_000, cached: 1_000_000 };
+const PRICE: Price = Price { input: 1_000_000, output: 2_000_000, thought: 2_000_000, cached: 1_000_000 };
 const SEEDS: u64 = 12;
 /// Nothing here takes longer: leases and re-deliveries included.
 const PATIENCE: Duration = Duration::from_secs(3_600);

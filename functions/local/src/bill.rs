@@ -198,9 +198,10 @@ impl Price {
     pub(crate) fn text(&self) -> String {
         let Price { place, tier, basis, price } = self;
         let Some(price) = price else { return format!("{place}, {tier}: unknown, it is not in prices.toml") };
-        let [input, cached, output] = per_million(price).map(dollars);
+        let [input, cached, output, thought] = per_million(price).map(dollars);
+        let thought = if price.thought == price.output { String::new() } else { format!(", {thought} thought") };
         let basis = if *basis == "list" { "list price" } else { "[model.price] of the pipeline" };
-        format!("{place}, {tier}: {input} in, {cached} cached, {output} out for a million tokens, {basis}")
+        format!("{place}, {tier}: {input} in, {cached} cached, {output} out{thought} for a million tokens, {basis}")
     }
 
     pub(crate) fn json(&self) -> Value {
@@ -208,14 +209,15 @@ impl Price {
         json!({
             "model": self.place, "tier": self.tier, "basis": self.price.map(|_| self.basis),
             "input": per_million.map(|price| price[0]), "cached": per_million.map(|price| price[1]),
-            "output": per_million.map(|price| price[2]),
+            "output": per_million.map(|price| price[2]), "thought": per_million.map(|price| price[3]),
         })
     }
 }
 
-/// Dollars for a million tokens: in, cached, out.
-fn per_million(price: &prices::Price) -> [f64; 3] {
-    [price.input, price.cached, price.output].map(|token| prices::dollars(token.saturating_mul(1_000_000)))
+/// Dollars for a million tokens: in, cached, out, thoughts.
+fn per_million(price: &prices::Price) -> [f64; 4] {
+    let tokens = [price.input, price.cached, price.output, price.thought];
+    tokens.map(|token| prices::dollars(token.saturating_mul(1_000_000)))
 }
 
 #[cfg(test)]
@@ -288,7 +290,7 @@ mod tests {
     #[test]
     fn a_run_of_an_older_version_has_a_list_price_and_no_classes() {
         let old = Counts { loaded: 20, paid_calls: 20, usage: bill(20, 0).usage, ..Counts::default() };
-        let cost = Cost::at_list_price(old, Some(prices::Price::per_million(0.30, 2.50, None)));
+        let cost = Cost::at_list_price(old, Some(prices::Price::per_million(0.30, 2.50, None, None)));
         assert_eq!((cost.usd(), cost.classes(), cost.json()), (Some(0.0011), None, Value::Null));
         assert_eq!(cost.in_short(), ("$0.0011".into(), "at list price".into()));
         assert_eq!(Cost::at_list_price(old, None).in_short().0, "unknown");
@@ -315,12 +317,11 @@ mod tests {
         );
         assert!(texts[1].starts_with("gemini-3.5-flash@eu, standard: $1.50 in"), "{texts:?}");
         assert_eq!(texts[2], "mine@eu, standard: unknown, it is not in prices.toml");
-        pipeline.model.price = Some(prices::Price::per_million(1.0, 2.0, None));
+        pipeline.model.price = Some(prices::Price::per_million(1.0, 2.0, Some(3.0), None));
         let own = Price::all(&pipeline, noon).remove(0);
-        assert!(
-            own.text()
-                .ends_with("$1.00 in, $1.00 cached, $2.00 out for a million tokens, [model.price] of the pipeline")
-        );
-        assert_eq!((&own.json()["basis"], &own.json()["output"]), (&json!("pipeline"), &json!(2.0)));
+        assert!(own.text().ends_with(
+            "$1.00 in, $1.00 cached, $2.00 out, $3.00 thought for a million tokens, [model.price] of the pipeline"
+        ));
+        assert_eq!((&own.json()["basis"], &own.json()["thought"]), (&json!("pipeline"), &json!(3.0)));
     }
 }

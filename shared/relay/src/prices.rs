@@ -1,5 +1,6 @@
 //! What models cost, how they think and until when they answer: `prices.toml` at the root, read once.
 
+use crate::budget::Worst;
 use crate::clock::Millis;
 use crate::pipeline::{ModelSettings, Pipeline, Place, Provider, Thinking};
 use crate::record::Usage;
@@ -54,29 +55,53 @@ impl Tier {
     }
 }
 
-/// The price of a token, in picodollars (10⁻¹² $): $0.30 a million are 300,000. Thoughts cost as much as output.
+/// The price of a token, in picodollars (10⁻¹² $): $0.30 a million are 300,000.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Price {
     /// Of the prompt, but for what was cached.
     pub input: u64,
-    /// Of the answer and of thoughts.
+    /// Of the answer.
     pub output: u64,
+    /// Of thoughts.
+    pub thought: u64,
     /// Of what was cached of the prompt.
     pub cached: u64,
 }
 
 impl Price {
-    /// From dollars for a million tokens. Without a price of its own what is cached costs as the rest.
-    pub fn per_million(input: f64, output: f64, cached: Option<f64>) -> Price {
+    /// From dollars for a million tokens. Without prices of their own thoughts cost as output, and what is cached as the rest.
+    pub fn per_million(input: f64, output: f64, thought: Option<f64>, cached: Option<f64>) -> Price {
         let pico = |dollars: f64| (dollars * PICO_PER_UNIT).round() as u64;
-        Price { input: pico(input), output: pico(output), cached: pico(cached.unwrap_or(input)) }
+        let (thought, cached) = (thought.unwrap_or(output), cached.unwrap_or(input));
+        Price { input: pico(input), output: pico(output), thought: pico(thought), cached: pico(cached) }
     }
 
-    /// What these tokens cost, in picodollars. `usage.prompt` includes `usage.cached`.
-    pub fn of(&self, usage: Usage) -> u64 {
-        let fresh = usage.prompt.saturating_sub(usage.cached);
-        let parts = [(fresh, self.input), (usage.cached, self.cached), (usage.output + usage.thought, self.output)];
+    /// What these tokens cost, in picodollars.
+    pub fn of(&self, tokens: impl Tokens) -> u64 {
+        let parts = tokens.priced(self);
         parts.iter().fold(0, |sum: u64, (tokens, price)| sum.saturating_add(tokens.saturating_mul(*price)))
+    }
+}
+
+/// Tokens that cost: those that a call took, or may take at most.
+pub trait Tokens {
+    /// How many of each kind, and the price of one.
+    fn priced(&self, price: &Price) -> [(u64, u64); 4];
+}
+
+/// `prompt` includes `cached`.
+impl Tokens for Usage {
+    fn priced(&self, price: &Price) -> [(u64, u64); 4] {
+        let fresh = self.prompt.saturating_sub(self.cached);
+        [(fresh, price.input), (self.cached, price.cached), (self.output, price.output), (self.thought, price.thought)]
+    }
+}
+
+/// The dearest that they can be: nobody knows what of the prompt is cached, nor how much of the output will be thoughts.
+impl Tokens for Worst {
+    fn priced(&self, price: &Price) -> [(u64, u64); 4] {
+        let (prompt, output) = (price.input.max(price.cached), price.output.max(price.thought));
+        [(self.prompt, prompt), (self.output, output), (0, 0), (0, 0)]
     }
 }
 
@@ -116,6 +141,7 @@ struct Dated {
     tier: Tier,
     input: f64,
     output: f64,
+    thought: Option<f64>,
     cached: Option<f64>,
     from: toml::value::Datetime,
     #[expect(dead_code, reason = "for people, and the file's own test")]
@@ -139,7 +165,7 @@ impl Catalogue {
         let prices = self.entry(model)?.prices.iter().filter(|price| price.tier == tier);
         let newest =
             prices.filter(|price| price.from.to_string() <= today).max_by_key(|price| price.from.to_string())?;
-        Some(Price::per_million(newest.input, newest.output, newest.cached))
+        Some(Price::per_million(newest.input, newest.output, newest.thought, newest.cached))
     }
 
     /// What the pipeline says that its model costs, or what is known of it on a day.
@@ -271,7 +297,7 @@ mod tests {
     #[test]
     fn the_file_says_what_the_models_cost() {
         let price = |model: &str, tier| Catalogue::shipped().price(model, tier, DAYS[0]);
-        let standard = Price { input: 300_000, output: 2_500_000, cached: 30_000 };
+        let standard = Price { input: 300_000, output: 2_500_000, thought: 2_500_000, cached: 30_000 };
         assert_eq!(price(DEFAULT_MODEL, Tier::Standard), Some(standard));
         assert_eq!(price("gemini-3.5-flash-lite-001", Tier::Standard), Some(standard), "a version");
         assert_eq!(price("gemini-3.5-flash-lite", Tier::Flex).map(|price| price.input), Some(150_000));
@@ -289,10 +315,24 @@ mod tests {
 
     #[test]
     fn what_is_cached_is_not_paid_twice_and_thoughts_are_output() {
-        let price = Price::per_million(0.30, 2.50, Some(0.03));
+        let price = Price::per_million(0.30, 2.50, None, Some(0.03));
         let usage = Usage { prompt: 600, output: 100, thought: 20, cached: 400 };
         assert_eq!(price.of(usage), 200 * 300_000 + 400 * 30_000 + 120 * 2_500_000);
-        assert_eq!(Price::per_million(0.30, 2.50, None).of(usage), 600 * 300_000 + 120 * 2_500_000);
+        assert_eq!(Price::per_million(0.30, 2.50, None, None).of(usage), 600 * 300_000 + 120 * 2_500_000);
+    }
+
+    #[test]
+    fn thoughts_may_have_a_price_of_their_own_and_the_dearest_is_set_aside() {
+        let entry = "[[model]]\nname = \"m\"\nprices = [{ tier = \"standard\", input = 1, output = 2, thought = 5, \
+            from = 2026-01-01, read = 2026-01-01, source = \"page\" }]";
+        let listed = toml::from_str::<Catalogue>(entry).unwrap().price("m", Tier::Standard, DAYS[0]).unwrap();
+        assert_eq!(listed, Price::per_million(1.0, 2.0, Some(5.0), None));
+        let usage = Usage { prompt: 10, output: 100, thought: 1_000, cached: 0 };
+        assert_eq!(listed.of(usage), (10 + 200 + 5_000) * 1_000_000);
+        let worst = Worst { prompt: 10, output: 100 };
+        assert_eq!(listed.of(worst), (10 + 500) * 1_000_000, "all of it may be thoughts");
+        let cheap = Price::per_million(1.0, 2.0, Some(0.0), Some(3.0));
+        assert_eq!(cheap.of(worst), (30 + 200) * 1_000_000, "or none, and all of the prompt cached");
     }
 
     #[test]
@@ -351,7 +391,7 @@ mod tests {
         let why = refuses(&pipeline).unwrap();
         assert!(why.contains("for mine and remove theirs@us from [model] fallback, or"), "{why}");
         assert!(!why.contains(DEFAULT_MODEL), "its price is known: {why}");
-        pipeline.model.price = Some(Price::per_million(0.0, 0.0, None));
+        pipeline.model.price = Some(Price::per_million(0.0, 0.0, None, None));
         let why = refuses(&pipeline).unwrap();
         assert!(why.contains("(tier standard): remove theirs@us"), "the pipeline's price is its model's alone: {why}");
         pipeline.model.fallback.pop();

@@ -22,7 +22,7 @@ const MODEL: &[&str] = &[
     "requests_per_minute",
     "tokens_per_minute",
 ];
-const PRICE: &[&str] = &["input", "output", "cached"];
+const PRICE: &[&str] = &["input", "output", "thought", "cached"];
 const RUN: &[&str] = &[
     "rows_per_shard",
     "max_in_flight",
@@ -179,8 +179,8 @@ fn price(table: &Section<'_>) -> Option<Price> {
         }
         Some(price)
     };
-    let (input, output, cached) = (dollars("input"), dollars("output"), dollars("cached"));
-    Some(Price::per_million(input?, output?, cached))
+    let [input, output, thought, cached] = ["input", "output", "thought", "cached"].map(dollars);
+    Some(Price::per_million(input?, output?, thought, cached))
 }
 
 /// Most bytes of a model's name.

@@ -26,7 +26,7 @@ retry_output_tokens = 1024
 thinking = "low"
 tier = "flex"
 fallback = ["gemini-3.5-flash@us", "gemini-3.5-flash-lite@002"]
-price = { input = 0.5, output = 3, cached = 0.05 }
+price = { input = 0.5, output = 3, thought = 4, cached = 0.05 }
 requests_per_minute = 4000
 tokens_per_minute = 2000000
 [run]
@@ -108,7 +108,7 @@ fn every_field_is_read() {
                     Place { model: "gemini-3.5-flash".into(), location: Some("us".into()) },
                     Place { model: "gemini-3.5-flash-lite@002".into(), location: None },
                 ],
-                price: Some(Price::per_million(0.5, 3.0, Some(0.05))),
+                price: Some(Price::per_million(0.5, 3.0, Some(4.0), Some(0.05))),
                 requests_per_minute: Some(4_000),
                 tokens_per_minute: Some(2_000_000),
             },
