@@ -177,13 +177,16 @@ impl Catalogue {
     pub fn fallback(&self, model: &ModelSettings, place: &Place) -> ModelSettings {
         // Other tiers are served in one place alone: see the pipeline's own rule.
         let elsewhere = place.location.as_deref().is_some_and(|location| location != "global");
+        let tier = if elsewhere { Tier::Standard } else { model.tier };
+        // The pipeline's price is that of its model, as it is served there.
+        let is_same = place.model == model.name && tier == model.tier;
         ModelSettings {
             name: place.model.clone(),
             location: place.location.clone(),
             // It may not be able to think so little.
             thinking: model.thinking.max(model.thinking.and(self.least_thinking(&place.model))),
-            tier: if elsewhere { Tier::Standard } else { model.tier },
-            price: None,
+            tier,
+            price: model.price.filter(|_| is_same),
             ..model.clone()
         }
     }
@@ -233,19 +236,38 @@ impl Catalogue {
     pub fn refuses_cap(&self, pipeline: &Pipeline, now: Millis) -> Option<String> {
         pipeline.run.max_cost?;
         let model = &pipeline.model;
-        let own = self.price_of(model, now).is_none().then(|| format!("write [model.price] for {}", model.name));
-        let is_unknown = |place: &&Place| self.price_of(&self.fallback(model, place), now).is_none();
-        let others: Vec<String> = model.fallback.iter().filter(is_unknown).map(Place::to_string).collect();
-        let others = (!others.is_empty()).then(|| format!("remove {} from [model] fallback", others.join(" and ")));
-        let mends: Vec<String> = own.into_iter().chain(others).collect();
-        (!mends.is_empty()).then(|| {
-            let mends = mends.join(" and ");
-            let tier = format!("{:?}", model.tier).to_lowercase();
-            format!(
-                "max_cost_usd needs the price of each call, and prices.toml has not all of them (tier {tier}): {mends}, \
-                 or remove max_cost_usd"
-            )
+        let own = self.price_of(model, now).is_none().then(|| {
+            format!("that of {} (tier {}): write [model.price] for {}", model.name, model.tier.as_str(), model.name)
+        });
+        let others = model.fallback.iter().filter_map(|place| self.refuses_unpriced(model, place, now));
+        let all: Vec<String> = own.into_iter().chain(others).collect();
+        (!all.is_empty()).then(|| {
+            let needs = "max_cost_usd needs the price of each call, and prices.toml has not";
+            format!("{needs} {}, or remove max_cost_usd", all.join("; nor "))
         })
+    }
+
+    /// What can be done about a fallback whose price is not known.
+    fn refuses_unpriced(&self, model: &ModelSettings, place: &Place, now: Millis) -> Option<String> {
+        let there = self.fallback(model, place);
+        if self.price_of(&there, now).is_some() {
+            return None;
+        }
+        let (own, tier) = (&model.name, there.tier.as_str());
+        // Of another provider's models it has none.
+        let others = self.model.iter().filter(|_| model.provider == Provider::Google);
+        let known = others.map(|entry| entry.name.as_str()).filter(|name| {
+            self.price(name, there.tier, now).is_some() && !matches!(self.life(name, now), Life::Ended(_))
+        });
+        let known: Vec<&str> = known.collect();
+        let instead = match known.is_empty() {
+            true => String::new(),
+            false => format!("name one there whose price it has ({}), ", known.join(", ")),
+        };
+        Some(format!(
+            "that of {place} (tier {tier}; [model.price] is that of {own} in its tier alone): remove {place} from \
+             [model] fallback, {instead}or add its price to prices.toml and build Tasuki anew"
+        ))
     }
 
     /// What a person who begins a run should know of this model.
@@ -389,16 +411,25 @@ mod tests {
         assert!(why.contains("write [model.price] for mine, or remove max_cost_usd"), "{why}");
         pipeline.model.fallback = vec![place(DEFAULT_MODEL, Some("eu")), place("theirs", Some("us"))];
         let why = refuses(&pipeline).unwrap();
-        assert!(why.contains("for mine and remove theirs@us from [model] fallback, or"), "{why}");
-        assert!(!why.contains(DEFAULT_MODEL), "its price is known: {why}");
+        assert!(why.contains("for mine; nor that of theirs@us") && why.contains("remove theirs@us from"), "{why}");
+        assert!(!why.contains("that of gemini"), "its price is known: {why}");
         pipeline.model.price = Some(Price::per_million(0.0, 0.0, None, None));
         let why = refuses(&pipeline).unwrap();
-        assert!(why.contains("(tier standard): remove theirs@us"), "the pipeline's price is its model's alone: {why}");
+        assert!(
+            !why.contains("for mine") && why.contains("that of theirs@us (tier standard;"),
+            "its model's alone: {why}"
+        );
+        assert!(why.contains("whose price it has (gemini-3.5-flash-lite, gemini-3.5-flash,"), "{why}");
+        assert!(why.contains("or add its price to prices.toml") && why.ends_with("or remove max_cost_usd"), "{why}");
         pipeline.model.fallback.pop();
         assert_eq!(refuses(&pipeline), None);
         pipeline.model.tier = Tier::Priority;
         assert_eq!(refuses(&pipeline), None, "in eu only the standard tier is served, and its price is known");
         pipeline.model.fallback = vec![place(DEFAULT_MODEL, Some("global"))];
-        assert!(refuses(&pipeline).unwrap().contains("(tier priority): remove"), "a price of another tier is none");
+        assert!(refuses(&pipeline).unwrap().contains("(tier priority; "), "a price of another tier is none");
+        pipeline.model.fallback = vec![place("mine", Some("global"))];
+        assert_eq!(refuses(&pipeline), None, "the same model costs the same elsewhere");
+        pipeline.model.fallback = vec![place("mine", Some("eu"))];
+        assert!(refuses(&pipeline).unwrap().contains("mine@eu (tier standard; "), "there it is another tier");
     }
 }
