@@ -36,6 +36,8 @@ pub(crate) struct Cost {
     pub(crate) counts: Counts,
     /// The run is not at its end: what is paid for and not loaded yet is not counted.
     pub(crate) is_open: bool,
+    /// The price of every model is known that may have been asked: what has none did not tell its tokens.
+    pub(crate) all_priced: bool,
 }
 
 impl Cost {
@@ -44,12 +46,12 @@ impl Cost {
         let bill = |bill: Bill| Bill { cost: 0, ..bill };
         let (retries, salvage, waste) = (bill(counts.retries), bill(counts.salvage), bill(counts.waste));
         let counts = Counts { cost: 0, unpriced_calls: 0, ambiguous_calls: 0, retries, salvage, waste, ..counts };
-        Cost { basis: Basis::StandIn, counts, is_open: false }
+        Cost { basis: Basis::StandIn, counts, is_open: false, all_priced: false }
     }
 
     /// As each call was priced.
     pub(crate) fn recorded(counts: Counts) -> Cost {
-        Cost { basis: Basis::Calls, counts, is_open: false }
+        Cost { basis: Basis::Calls, counts, is_open: false, all_priced: false }
     }
 
     /// Of a run that a version without prices wrote; `list` is its model's price then.
@@ -58,12 +60,17 @@ impl Cost {
             Some(price) => Counts { cost: price.of(counts.usage), ..counts },
             None => Counts { unpriced_calls: counts.bill().calls, ..counts },
         };
-        Cost { basis: Basis::ListPrice, counts, is_open: false }
+        Cost { basis: Basis::ListPrice, counts, is_open: false, all_priced: false }
     }
 
     /// So far.
     pub(crate) fn open(self, is_open: bool) -> Cost {
         Cost { is_open: is_open && self.basis != Basis::StandIn, ..self }
+    }
+
+    /// With what is known of the models' prices.
+    pub(crate) fn priced(self, all_priced: bool) -> Cost {
+        Cost { all_priced, ..self }
     }
 
     /// Dollars; `None` when a part of it is not known.
@@ -116,7 +123,8 @@ impl Cost {
             Basis::ListPrice => words.push("at list price".to_owned()),
         }
         if self.counts.unpriced_calls > 0 {
-            words.push(format!("{} have no known price", calls(self.counts.unpriced_calls)));
+            let what = if self.all_priced { "did not tell their tokens" } else { "have no known cost" };
+            words.push(format!("{} {what}", calls(self.counts.unpriced_calls)));
         }
         let sum = self.sum(self.counts.bill());
         let sum = if self.is_open { format!("{sum} so far, without what is not loaded yet") } else { sum };
@@ -131,11 +139,19 @@ impl Cost {
     /// What else there is to know of the sum.
     pub(crate) fn notes(&self) -> Vec<(&'static str, String)> {
         let Counts { reused_answers, duplicate_prompts, ambiguous_calls, unpriced_calls, .. } = self.counts;
+        // The store counts both together.
+        let unpriced = match self.all_priced {
+            true => "paid calls did not tell their tokens: they may have been charged, and there is nothing to mend",
+            false => {
+                "paid calls have no known cost: the price is unknown (write [model.price] into the pipeline), or the reply did \
+                 not tell its tokens (it may have been charged)"
+            }
+        };
         let all = [
             ("reused", reused_answers, "answers came from the cache and cost nothing"),
             ("duplicates", duplicate_prompts, "answers were paid for twice: another process asked the same meanwhile"),
             ("ambiguous", ambiguous_calls, "calls may have been charged: at most so many calls beyond this"),
-            ("unpriced", unpriced_calls, "paid calls have no known price: write [model.price] into the pipeline"),
+            ("unpriced", unpriced_calls, unpriced),
         ];
         let told = all.into_iter().filter(|(_, count, _)| *count > 0);
         let told = told.map(|(name, count, what)| (name, format!("{} {what}", number(count))));
@@ -279,12 +295,27 @@ mod tests {
             (cost.usd(), cost.usd_per_answer(), cost.sum(cost.counts.bill())),
             (None, None, "at least $0.60".into())
         );
-        assert!(cost.in_short().1.ends_with("3 calls have no known price"), "{:?}", cost.in_short());
+        assert!(cost.in_short().1.ends_with("3 calls have no known cost"), "{:?}", cost.in_short());
         assert_eq!(cost.notes().iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["ambiguous", "unpriced"]);
         assert_eq!(cost.json()["answers"]["cost_usd"], Value::Null);
         let nothing = Counts { paid_calls: 3, unpriced_calls: 3, ..Counts::default() };
-        assert_eq!(Cost::recorded(nothing).in_short(), ("unknown".into(), "3 calls have no known price".into()));
+        assert_eq!(Cost::recorded(nothing).in_short(), ("unknown".into(), "3 calls have no known cost".into()));
         assert_eq!(Cost::recorded(nothing).json()["waste"]["cost_usd"], json!(0.0), "no call, no cost");
+    }
+
+    #[test]
+    fn a_reply_without_its_tokens_asks_for_no_price_that_is_known() {
+        let cost = Cost::recorded(Counts { unpriced_calls: 3, ..counts() });
+        let note = |cost: Cost| cost.notes().remove(0).1;
+        assert!(
+            note(cost).contains("write [model.price]") && note(cost).contains("not tell its tokens"),
+            "{}",
+            note(cost)
+        );
+        let known = cost.priced(true);
+        assert!(!note(known).contains("price") && note(known).contains("may have been charged"), "{}", note(known));
+        assert!(known.in_short().1.ends_with("3 calls did not tell their tokens"), "{:?}", known.in_short());
+        assert_eq!(known.usd(), None, "and its cost is as unknown");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use anyhow::Result;
 use serde_json::json;
 use std::fmt::Write as _;
 use std::io::{Write, stdout};
+use tasuki_relay::pipeline::Pipeline;
 use tasuki_relay::prices::{self, Catalogue};
 use tasuki_relay::record::{Bill, Counts};
 use tasuki_relay::stand_in::StandIn;
@@ -30,7 +31,13 @@ pub(crate) async fn cost(site: &dyn Site, args: cli::Cost) -> Result<Exit> {
 
 /// What the run cost, as the store has it.
 pub(crate) async fn of(site: &dyn Site, run: &Run) -> Result<Cost> {
-    Ok(loaded(site, run).await?.open(!run.is_ended()))
+    let cost = loaded(site, run).await?;
+    let pipeline = match cost.counts.unpriced_calls {
+        0 => None, // nobody asks
+        _ => runs::pipeline(site, &run.run).await?,
+    };
+    let is_priced = |pipeline: Pipeline| Price::all(&pipeline, run.run_time).iter().all(|model| model.price.is_some());
+    Ok(cost.priced(pipeline.is_some_and(is_priced)).open(!run.is_ended()))
 }
 
 async fn loaded(site: &dyn Site, run: &Run) -> Result<Cost> {
