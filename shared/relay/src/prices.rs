@@ -2,7 +2,7 @@
 
 use crate::budget::Worst;
 use crate::clock::Millis;
-use crate::pipeline::{ModelSettings, Pipeline, Place, Provider, Thinking};
+use crate::pipeline::{Field, ModelSettings, Pipeline, Place, Problems, Provider, Thinking};
 use crate::record::Usage;
 use serde::Deserialize;
 use std::sync::LazyLock;
@@ -201,22 +201,34 @@ impl Catalogue {
         }
     }
 
-    /// Why no run may begin with this model: it has retired, or cannot think so little. `None` also when it is not known. A
-    /// run that has its plan is not asked: a newer catalogue must not strand it.
-    pub fn refuses(&self, model: &ModelSettings, now: Millis) -> Option<String> {
+    /// Why no run may begin with the pipeline of this text: a model has retired, thinks more than it should, or has no known price
+    /// where the cost is capped. All at once. A run that has its plan is not asked: a newer catalogue must not strand it.
+    pub fn refuses(&self, pipeline: &Pipeline, text: &str, now: Millis) -> Option<Problems> {
+        let mut found = self.refuses_model(&pipeline.model, now);
+        found.extend(self.refuses_cap(pipeline, now));
+        Problems::at(text, found)
+    }
+
+    /// Models that have retired, or cannot think so little. Not told of a model that is not known.
+    fn refuses_model(&self, model: &ModelSettings, now: Millis) -> Vec<(Field, String)> {
         if model.provider != Provider::Google {
-            return None; // a name is what the endpoint makes of it
+            return Vec::new(); // a name is what the endpoint makes of it
         }
-        if let Life::Ended(day) = self.life(&model.name, now) {
-            return Some(format!("{} retired on {day}: name another one in [model]", model.name));
-        }
-        let retired = model.fallback.iter().find_map(|place| match self.life(&place.model, now) {
-            Life::Ended(day) => Some(format!("{place} retired on {day}: remove it from [model] fallback")),
+        let ended = |name: &str| match self.life(name, now) {
+            Life::Ended(day) => Some(day),
             Life::Long | Life::Ends(_) => None,
+        };
+        let own = ended(&model.name)
+            .map(|day| (NAME, format!("{} retired on {day}: name another one in [model]", model.name)))
+            .or_else(|| Some((Field(&["model", "thinking"], None), self.refuses_thinking(model)?)));
+        let others = model.fallback.iter().enumerate().filter_map(|(at, place)| {
+            let day = ended(&place.model)?;
+            Some((fallback_field(at), format!("{place} retired on {day}: remove it from [model] fallback")))
         });
-        if retired.is_some() {
-            return retired;
-        }
+        own.into_iter().chain(others).collect()
+    }
+
+    fn refuses_thinking(&self, model: &ModelSettings) -> Option<String> {
         let entry = self.entry(&model.name)?;
         let thinking = model.thinking?;
         let levels = entry.thinks.as_ref().filter(|levels| !levels.contains(&thinking))?;
@@ -231,20 +243,22 @@ impl Catalogue {
         ))
     }
 
-    /// Why no run may begin with this pipeline's `max_cost_usd`: what a call costs is not known, so nothing could be set aside
-    /// for it. A run that has its plan is not asked.
-    pub fn refuses_cap(&self, pipeline: &Pipeline, now: Millis) -> Option<String> {
-        pipeline.run.max_cost?;
+    /// Models of a pipeline with `max_cost_usd` whose price is not known: nothing could be set aside for a call.
+    fn refuses_cap(&self, pipeline: &Pipeline, now: Millis) -> Vec<(Field, String)> {
+        if pipeline.run.max_cost.is_none() {
+            return Vec::new();
+        }
         let model = &pipeline.model;
         let own = self.price_of(model, now).is_none().then(|| {
-            format!("that of {} (tier {}): write [model.price] for {}", model.name, model.tier.as_str(), model.name)
+            let mend = format!("(tier {}): write [model.price] for {}", model.tier.as_str(), model.name);
+            (NAME, format!("that of {} {mend}", model.name))
         });
-        let others = model.fallback.iter().filter_map(|place| self.refuses_unpriced(model, place, now));
-        let all: Vec<String> = own.into_iter().chain(others).collect();
-        (!all.is_empty()).then(|| {
-            let needs = "max_cost_usd needs the price of each call, and prices.toml has not";
-            format!("{needs} {}, or remove max_cost_usd", all.join("; nor "))
-        })
+        let others = model.fallback.iter().enumerate();
+        let others =
+            others.filter_map(|(at, place)| Some((fallback_field(at), self.refuses_unpriced(model, place, now)?)));
+        let needs = "max_cost_usd needs the price of each call, and prices.toml has not";
+        let told = |(field, what)| (field, format!("{needs} {what}, or remove max_cost_usd"));
+        own.into_iter().chain(others).map(told).collect()
     }
 
     /// What can be done about a fallback whose price is not known.
@@ -298,6 +312,12 @@ impl Catalogue {
             |entry: &&Entry| model.strip_prefix(&entry.name).is_some_and(|rest| rest.is_empty() || is_version(rest));
         self.model.iter().find(names)
     }
+}
+
+const NAME: Field = Field(&["model", "name"], None);
+
+fn fallback_field(at: usize) -> Field {
+    Field(&["model", "fallback"], Some(at))
 }
 
 /// The day so many days later, like `2026-10-20`.
@@ -376,7 +396,7 @@ mod tests {
     fn a_model_that_would_think_more_than_is_said_begins_no_run() {
         let refuses = |name: &str, thinking| {
             let model = ModelSettings { name: name.into(), thinking: Some(thinking), ..ModelSettings::default() };
-            Catalogue::shipped().refuses(&model, DAYS[0])
+            Catalogue::shipped().refuses_model(&model, DAYS[0]).pop().map(|(_, why)| why)
         };
         let why = refuses("gemini-3.7-flash", Thinking::Minimal).unwrap();
         assert!(why.contains("thinks at \"medium\"") && why.ends_with("\"low\" or \"medium\" or \"high\""), "{why}");
@@ -387,7 +407,7 @@ mod tests {
         assert!(retired.contains("retired on 2026-10-20: name another one"), "{retired}");
         let place = Place { model: "gemini-2.5-pro".into(), location: Some("eu".into()) };
         let falls_back = ModelSettings { fallback: vec![place], ..ModelSettings::default() };
-        let retired = Catalogue::shipped().refuses(&falls_back, DAYS[0]).unwrap();
+        let retired = Catalogue::shipped().refuses_model(&falls_back, DAYS[0]).remove(0).1;
         assert!(retired.contains("gemini-2.5-pro@eu retired on 2026-10-20: remove it"), "{retired}");
         let warns = |name: &str| {
             let model = ModelSettings { name: name.into(), ..ModelSettings::default() };
@@ -399,11 +419,38 @@ mod tests {
     }
 
     #[test]
+    fn all_that_is_known_against_a_pipeline_is_told_at_once_each_at_its_place() {
+        let text = "name = 'p'\nkey = 'id'\n[prompt]\ntemplate = '{{ t }}'\n[answer.a]\ntype = 'string'\n[model]\n\
+            name = 'gemini-3.7-flash'\nmax_output_tokens = 9\nfallback = ['gemini-3.5-flash', 'gemini-2.5-pro@eu']\n\
+            [run]\nmax_cost_usd = 5\n[target]\ntable = 't'\n";
+        let told = |text: &str| {
+            let problems = Catalogue::shipped().refuses(&Pipeline::parse(text).unwrap(), text, DAYS[0]);
+            problems.map(|problems| problems.in_file("p.toml")).unwrap_or_default()
+        };
+        let all = told(text);
+        let starts = [
+            "p.toml:7:2: gemini-3.7-flash cannot think", // where [model] thinking would stand
+            "p.toml:8:8: max_cost_usd needs",
+            "p.toml:10:33: gemini-2.5-pro@eu retired on 2026-10-20",
+            "p.toml:10:33: max_cost_usd needs",
+        ];
+        assert_eq!(all.lines().count(), starts.len(), "{all}");
+        assert!(all.lines().zip(starts).all(|(line, start)| line.starts_with(start)), "{all}");
+        assert_eq!(
+            told(&text.replace("3.7", "3.5").replace(", 'gemini-2.5-pro@eu'", "@eu'").replace("flash'@eu", "flash@eu")),
+            ""
+        );
+    }
+
+    #[test]
     fn a_cap_on_the_cost_needs_the_price_of_every_model_that_may_be_asked() {
         let mut pipeline = Pipeline::parse(include_str!("../../../examples/themes.toml")).unwrap();
         let place =
             |model: &str, location: Option<&str>| Place { model: model.into(), location: location.map(str::to_owned) };
-        let refuses = |pipeline: &Pipeline| Catalogue::shipped().refuses_cap(pipeline, DAYS[0]);
+        let refuses = |pipeline: &Pipeline| {
+            let told = Catalogue::shipped().refuses_cap(pipeline, DAYS[0]).into_iter().map(|(_, why)| why);
+            Some(told.collect::<Vec<_>>().join("\n")).filter(|told| !told.is_empty())
+        };
         pipeline.model.name = "mine".into();
         assert_eq!(refuses(&pipeline), None, "without a cap nobody needs a price");
         pipeline.run.max_cost = Some(picodollars(5.0));
@@ -411,7 +458,7 @@ mod tests {
         assert!(why.contains("write [model.price] for mine, or remove max_cost_usd"), "{why}");
         pipeline.model.fallback = vec![place(DEFAULT_MODEL, Some("eu")), place("theirs", Some("us"))];
         let why = refuses(&pipeline).unwrap();
-        assert!(why.contains("for mine; nor that of theirs@us") && why.contains("remove theirs@us from"), "{why}");
+        assert!(why.contains("for mine, or remove max_cost_usd\n") && why.contains("remove theirs@us from"), "{why}");
         assert!(!why.contains("that of gemini"), "its price is known: {why}");
         pipeline.model.price = Some(Price::per_million(0.0, 0.0, None, None));
         let why = refuses(&pipeline).unwrap();

@@ -79,8 +79,8 @@ pub(crate) fn check(
 pub(crate) fn begins(text: &str, file: &str) -> Result<Pipeline, String> {
     let pipeline = Pipeline::parse(text).map_err(|problems| problems.in_file(file))?;
     let (catalogue, now) = (Catalogue::shipped(), Clock::system().now());
-    if let Some(why) = catalogue.refuses(&pipeline.model, now).or_else(|| catalogue.refuses_cap(&pipeline, now)) {
-        return Err(format!("{file}: {why}"));
+    if let Some(problems) = catalogue.refuses(&pipeline, text, now) {
+        return Err(problems.in_file(file));
     }
     if let Some(warning) = catalogue.warns(&pipeline.model, now) {
         eprintln!("{file}: {warning}");
