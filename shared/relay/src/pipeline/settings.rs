@@ -56,15 +56,16 @@ pub(super) fn model(top: &Section<'_>) -> ModelSettings {
     let thinking = table.choice("thinking", THINKING).map(Spanned::into_inner);
     let per_minute = |field| table.integer(field, PER_MINUTE).map(Spanned::into_inner);
     let location = location(&table, provider);
+    let own = Place { model: name(&table, provider), location: location.clone() };
     ModelSettings {
         provider,
-        name: name(&table, provider),
         temperature: table.number("temperature", 0.0..=2.0).map(Spanned::into_inner),
         max_output_tokens: most,
         retry_output_tokens: retry,
         thinking: thinking.or(defaults.thinking.filter(|_| provider == Provider::Google)),
         tier: tier(&table, provider, location.as_deref()),
-        fallback: fallback(&table, provider),
+        fallback: fallback(&table, provider, &own),
+        name: own.model,
         price: table.section("price", PRICE).and_then(|table| price(&table)),
         requests_per_minute: per_minute("requests_per_minute"),
         tokens_per_minute: per_minute("tokens_per_minute"),
@@ -130,7 +131,8 @@ fn tier(table: &Section<'_>, provider: Provider, location: Option<&str>) -> Tier
     tier.into_inner()
 }
 
-fn fallback(table: &Section<'_>, provider: Provider) -> Vec<Place> {
+/// `own` is the place of the model itself.
+fn fallback(table: &Section<'_>, provider: Provider, own: &Place) -> Vec<Place> {
     let words = table.strings("fallback").unwrap_or_default();
     if let (true, Some(at)) = (words.len() > FALLBACKS_MAX, table.place("fallback")) {
         table.problem(at, format_args!("fallback names {} places: {FALLBACKS_MAX} at most", words.len()));
@@ -148,6 +150,8 @@ fn fallback(table: &Section<'_>, provider: Provider) -> Vec<Place> {
                 at,
                 format_args!("{text:?} is no place: write \"gemini-3.5-flash-lite@eu\", or a model alone"),
             );
+        } else if place == *own {
+            table.problem(at, format_args!("{text:?} is the model itself, which is asked anyway: remove it"));
         } else if places.contains(&place) {
             table.problem(at, format_args!("{text:?} stands there twice: remove one"));
         }

@@ -314,6 +314,11 @@ fn a_fallback_names_places() {
     assert_eq!(fallback("'gemini-3.5-flash-lite@us', 'gemini-3.5-flash'"), "nothing");
     assert!(fallback("'m@us', 'm@us'").starts_with("8:21: \"m@us\" stands there twice"));
     assert!(fallback("'@us'").contains("\"@us\" is no place"));
+    assert!(fallback("'gemini-3.5-flash-lite'").starts_with("8:13: \"gemini-3.5-flash-lite\" is the model itself"));
+    let there =
+        |word: &str| said("[target]", &format!("[model]\nname='m'\nlocation='eu'\nfallback=['{word}']\n[target]"));
+    assert!(there("m@eu").contains("\"m@eu\" is the model itself"));
+    assert_eq!([there("m"), there("m@us")], ["nothing", "nothing"]);
     assert!(fallback("'a', 'b', 'c', 'd', 'e', 'f'").starts_with("8:1: fallback names 6 places: 5 at most"));
 }
 
