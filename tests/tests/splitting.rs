@@ -64,7 +64,10 @@ async fn a_run_with_a_cap_and_a_model_without_a_price_is_refused_before_anything
     let shards = objects.live(Bucket::Shards);
     let (header, lines): (Header, Vec<ShardLine>) = decode(&shards[0].body).expect("whole");
     let why = header.refused.expect("refused");
-    assert!(why.contains("pipelines/p.toml: max_cost_usd") && why.contains("[model.price] for own"), "{why}");
+    assert!(
+        why.contains("pipelines/p.toml:") && why.contains(": max_cost_usd") && why.contains("[model.price] for own"),
+        "{why}"
+    );
     assert_eq!((shards.len(), lines), (1, Vec::new()));
 }
 

@@ -36,6 +36,8 @@ pub(crate) struct Cost {
     pub(crate) counts: Counts,
     /// Of a run that is not at its end.
     pub(crate) so_far: Option<SoFar>,
+    /// The price of every model is known that may have been asked: what has none did not tell its tokens.
+    pub(crate) all_priced: bool,
 }
 
 /// What the cost of a run that is not at its end has in it, and what it has not.
@@ -87,12 +89,12 @@ impl Cost {
         let bill = |bill: Bill| Bill { cost: 0, ..bill };
         let (retries, salvage, waste) = (bill(counts.retries), bill(counts.salvage), bill(counts.waste));
         let counts = Counts { cost: 0, unpriced_calls: 0, ambiguous_calls: 0, retries, salvage, waste, ..counts };
-        Cost { basis: Basis::StandIn, counts, so_far: None }
+        Cost { basis: Basis::StandIn, counts, so_far: None, all_priced: false }
     }
 
     /// As each call was priced.
     pub(crate) fn recorded(counts: Counts) -> Cost {
-        Cost { basis: Basis::Calls, counts, so_far: None }
+        Cost { basis: Basis::Calls, counts, so_far: None, all_priced: false }
     }
 
     /// Of a run that a version without prices wrote; `list` is its model's price then.
@@ -101,12 +103,17 @@ impl Cost {
             Some(price) => Counts { cost: price.of(counts.usage), ..counts },
             None => Counts { unpriced_calls: counts.bill().calls, ..counts },
         };
-        Cost { basis: Basis::ListPrice, counts, so_far: None }
+        Cost { basis: Basis::ListPrice, counts, so_far: None, all_priced: false }
     }
 
     /// Of a run that is not at its end.
     pub(crate) fn so_far(self, so_far: Option<SoFar>) -> Cost {
         Cost { so_far: so_far.filter(|_| self.basis != Basis::StandIn), ..self }
+    }
+
+    /// With what is known of the models' prices.
+    pub(crate) fn with_prices(self, all_priced: bool) -> Cost {
+        Cost { all_priced, ..self }
     }
 
     /// Dollars; `None` when a part of it is not known.
@@ -159,7 +166,8 @@ impl Cost {
             Basis::ListPrice => words.push("at list price".to_owned()),
         }
         if self.counts.unpriced_calls > 0 {
-            words.push(format!("{} have no known price", calls(self.counts.unpriced_calls)));
+            let what = if self.all_priced { "did not tell their tokens" } else { "have no known cost" };
+            words.push(format!("{} {what}", calls(self.counts.unpriced_calls)));
         }
         let sum = self.sum(self.counts.bill());
         let so_far = self.so_far.map(|so_far| format!(" so far, {}", so_far.missing.text()));
@@ -174,11 +182,19 @@ impl Cost {
     /// What else there is to know of the sum.
     pub(crate) fn notes(&self) -> Vec<(&'static str, String)> {
         let Counts { reused_answers, duplicate_prompts, ambiguous_calls, unpriced_calls, .. } = self.counts;
+        // The store counts both together.
+        let unpriced = match self.all_priced {
+            true => "paid calls did not tell their tokens: they may have been charged, and there is nothing to mend",
+            false => {
+                "paid calls have no known cost: the price is unknown (write [model.price] into the pipeline), or the reply did \
+                 not tell its tokens (it may have been charged)"
+            }
+        };
         let all = [
             ("reused", reused_answers, "answers came from the cache and cost nothing"),
             ("duplicates", duplicate_prompts, "answers were paid for twice: another process asked the same meanwhile"),
             ("ambiguous", ambiguous_calls, "calls may have been charged: at most so many calls beyond this"),
-            ("unpriced", unpriced_calls, "paid calls have no known price: write [model.price] into the pipeline"),
+            ("unpriced", unpriced_calls, unpriced),
         ];
         let told = all.into_iter().filter(|(_, count, _)| *count > 0);
         let told = told.map(|(name, count, what)| (name, format!("{} {what}", number(count))));
@@ -251,9 +267,10 @@ impl Price {
     pub(crate) fn text(&self) -> String {
         let Price { place, tier, basis, price } = self;
         let Some(price) = price else { return format!("{place}, {tier}: unknown, it is not in prices.toml") };
-        let [input, cached, output] = per_million(price).map(dollars);
+        let [input, cached, output, thought] = per_million(price).map(dollars);
+        let thought = if price.thought == price.output { String::new() } else { format!(", {thought} thought") };
         let basis = if *basis == "list" { "list price" } else { "[model.price] of the pipeline" };
-        format!("{place}, {tier}: {input} in, {cached} cached, {output} out for a million tokens, {basis}")
+        format!("{place}, {tier}: {input} in, {cached} cached, {output} out{thought} for a million tokens, {basis}")
     }
 
     pub(crate) fn json(&self) -> Value {
@@ -261,14 +278,15 @@ impl Price {
         json!({
             "model": self.place, "tier": self.tier, "basis": self.price.map(|_| self.basis),
             "input": per_million.map(|price| price[0]), "cached": per_million.map(|price| price[1]),
-            "output": per_million.map(|price| price[2]),
+            "output": per_million.map(|price| price[2]), "thought": per_million.map(|price| price[3]),
         })
     }
 }
 
-/// Dollars for a million tokens: in, cached, out.
-fn per_million(price: &prices::Price) -> [f64; 3] {
-    [price.input, price.cached, price.output].map(|token| prices::dollars(token.saturating_mul(1_000_000)))
+/// Dollars for a million tokens: in, cached, out, thoughts.
+fn per_million(price: &prices::Price) -> [f64; 4] {
+    let tokens = [price.input, price.cached, price.output, price.thought];
+    tokens.map(|token| prices::dollars(token.saturating_mul(1_000_000)))
 }
 
 #[cfg(test)]
@@ -348,18 +366,33 @@ mod tests {
             (cost.usd(), cost.usd_per_answer(), cost.sum(cost.counts.bill())),
             (None, None, "at least $0.60".into())
         );
-        assert!(cost.in_short().1.ends_with("3 calls have no known price"), "{:?}", cost.in_short());
+        assert!(cost.in_short().1.ends_with("3 calls have no known cost"), "{:?}", cost.in_short());
         assert_eq!(cost.notes().iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["ambiguous", "unpriced"]);
         assert_eq!(cost.json()["answers"]["cost_usd"], Value::Null);
         let nothing = Counts { paid_calls: 3, unpriced_calls: 3, ..Counts::default() };
-        assert_eq!(Cost::recorded(nothing).in_short(), ("unknown".into(), "3 calls have no known price".into()));
+        assert_eq!(Cost::recorded(nothing).in_short(), ("unknown".into(), "3 calls have no known cost".into()));
         assert_eq!(Cost::recorded(nothing).json()["waste"]["cost_usd"], json!(0.0), "no call, no cost");
+    }
+
+    #[test]
+    fn a_reply_without_its_tokens_asks_for_no_price_that_is_known() {
+        let cost = Cost::recorded(Counts { unpriced_calls: 3, ..counts() });
+        let note = |cost: Cost| cost.notes().remove(0).1;
+        assert!(
+            note(cost).contains("write [model.price]") && note(cost).contains("not tell its tokens"),
+            "{}",
+            note(cost)
+        );
+        let known = cost.with_prices(true);
+        assert!(!note(known).contains("price") && note(known).contains("may have been charged"), "{}", note(known));
+        assert!(known.in_short().1.ends_with("3 calls did not tell their tokens"), "{:?}", known.in_short());
+        assert_eq!(known.usd(), None, "and its cost is as unknown");
     }
 
     #[test]
     fn a_run_of_an_older_version_has_a_list_price_and_no_classes() {
         let old = Counts { loaded: 20, paid_calls: 20, usage: bill(20, 0).usage, ..Counts::default() };
-        let cost = Cost::at_list_price(old, Some(prices::Price::per_million(0.30, 2.50, None)));
+        let cost = Cost::at_list_price(old, Some(prices::Price::per_million(0.30, 2.50, None, None)));
         assert_eq!((cost.usd(), cost.classes(), cost.json()), (Some(0.0011), None, Value::Null));
         assert_eq!(cost.in_short(), ("$0.0011".into(), "at list price".into()));
         assert_eq!(Cost::at_list_price(old, None).in_short().0, "unknown");
@@ -386,12 +419,11 @@ mod tests {
         );
         assert!(texts[1].starts_with("gemini-3.5-flash@eu, standard: $1.50 in"), "{texts:?}");
         assert_eq!(texts[2], "mine@eu, standard: unknown, it is not in prices.toml");
-        pipeline.model.price = Some(prices::Price::per_million(1.0, 2.0, None));
+        pipeline.model.price = Some(prices::Price::per_million(1.0, 2.0, Some(3.0), None));
         let own = Price::all(&pipeline, noon).remove(0);
-        assert!(
-            own.text()
-                .ends_with("$1.00 in, $1.00 cached, $2.00 out for a million tokens, [model.price] of the pipeline")
-        );
-        assert_eq!((&own.json()["basis"], &own.json()["output"]), (&json!("pipeline"), &json!(2.0)));
+        assert!(own.text().ends_with(
+            "$1.00 in, $1.00 cached, $2.00 out, $3.00 thought for a million tokens, [model.price] of the pipeline"
+        ));
+        assert_eq!((&own.json()["basis"], &own.json()["thought"]), (&json!("pipeline"), &json!(3.0)));
     }
 }

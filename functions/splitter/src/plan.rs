@@ -120,8 +120,8 @@ impl Splitter {
             )));
         }
         let (catalogue, now) = (Catalogue::shipped(), self.clock.now());
-        if let Some(why) = catalogue.refuses(&pipeline.model, now).or_else(|| catalogue.refuses_cap(&pipeline, now)) {
-            return Err(Not::Refused(format!("{name}: {why}")));
+        if let Some(problems) = catalogue.refuses(&pipeline, &plan.pipeline_text, now) {
+            return Err(Not::Refused(problems.in_file(&name)));
         }
         Ok(pipeline)
     }

@@ -1,7 +1,8 @@
 //! What models cost, how they think and until when they answer: `prices.toml` at the root, read once.
 
+use crate::budget::Worst;
 use crate::clock::Millis;
-use crate::pipeline::{ModelSettings, Pipeline, Place, Provider, Thinking};
+use crate::pipeline::{Field, ModelSettings, Pipeline, Place, Problems, Provider, Thinking};
 use crate::record::Usage;
 use serde::Deserialize;
 use std::sync::LazyLock;
@@ -54,29 +55,53 @@ impl Tier {
     }
 }
 
-/// The price of a token, in picodollars (10⁻¹² $): $0.30 a million are 300,000. Thoughts cost as much as output.
+/// The price of a token, in picodollars (10⁻¹² $): $0.30 a million are 300,000.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Price {
     /// Of the prompt, but for what was cached.
     pub input: u64,
-    /// Of the answer and of thoughts.
+    /// Of the answer.
     pub output: u64,
+    /// Of thoughts.
+    pub thought: u64,
     /// Of what was cached of the prompt.
     pub cached: u64,
 }
 
 impl Price {
-    /// From dollars for a million tokens. Without a price of its own what is cached costs as the rest.
-    pub fn per_million(input: f64, output: f64, cached: Option<f64>) -> Price {
+    /// From dollars for a million tokens. Without prices of their own thoughts cost as output, and what is cached as the rest.
+    pub fn per_million(input: f64, output: f64, thought: Option<f64>, cached: Option<f64>) -> Price {
         let pico = |dollars: f64| (dollars * PICO_PER_UNIT).round() as u64;
-        Price { input: pico(input), output: pico(output), cached: pico(cached.unwrap_or(input)) }
+        let (thought, cached) = (thought.unwrap_or(output), cached.unwrap_or(input));
+        Price { input: pico(input), output: pico(output), thought: pico(thought), cached: pico(cached) }
     }
 
-    /// What these tokens cost, in picodollars. `usage.prompt` includes `usage.cached`.
-    pub fn of(&self, usage: Usage) -> u64 {
-        let fresh = usage.prompt.saturating_sub(usage.cached);
-        let parts = [(fresh, self.input), (usage.cached, self.cached), (usage.output + usage.thought, self.output)];
+    /// What these tokens cost, in picodollars.
+    pub fn of(&self, tokens: impl Tokens) -> u64 {
+        let parts = tokens.priced(self);
         parts.iter().fold(0, |sum: u64, (tokens, price)| sum.saturating_add(tokens.saturating_mul(*price)))
+    }
+}
+
+/// Tokens that cost: those that a call took, or may take at most.
+pub trait Tokens {
+    /// How many of each kind, and the price of one.
+    fn priced(&self, price: &Price) -> [(u64, u64); 4];
+}
+
+/// `prompt` includes `cached`.
+impl Tokens for Usage {
+    fn priced(&self, price: &Price) -> [(u64, u64); 4] {
+        let fresh = self.prompt.saturating_sub(self.cached);
+        [(fresh, price.input), (self.cached, price.cached), (self.output, price.output), (self.thought, price.thought)]
+    }
+}
+
+/// The dearest that they can be: nobody knows what of the prompt is cached, nor how much of the output will be thoughts.
+impl Tokens for Worst {
+    fn priced(&self, price: &Price) -> [(u64, u64); 4] {
+        let (prompt, output) = (price.input.max(price.cached), price.output.max(price.thought));
+        [(self.prompt, prompt), (self.output, output), (0, 0), (0, 0)]
     }
 }
 
@@ -116,6 +141,7 @@ struct Dated {
     tier: Tier,
     input: f64,
     output: f64,
+    thought: Option<f64>,
     cached: Option<f64>,
     from: toml::value::Datetime,
     #[expect(dead_code, reason = "for people, and the file's own test")]
@@ -139,7 +165,7 @@ impl Catalogue {
         let prices = self.entry(model)?.prices.iter().filter(|price| price.tier == tier);
         let newest =
             prices.filter(|price| price.from.to_string() <= today).max_by_key(|price| price.from.to_string())?;
-        Some(Price::per_million(newest.input, newest.output, newest.cached))
+        Some(Price::per_million(newest.input, newest.output, newest.thought, newest.cached))
     }
 
     /// What the pipeline says that its model costs, or what is known of it on a day.
@@ -151,13 +177,16 @@ impl Catalogue {
     pub fn fallback(&self, model: &ModelSettings, place: &Place) -> ModelSettings {
         // Other tiers are served in one place alone: see the pipeline's own rule.
         let elsewhere = place.location.as_deref().is_some_and(|location| location != "global");
+        let tier = if elsewhere { Tier::Standard } else { model.tier };
+        // The pipeline's price is that of its model, as it is served there.
+        let is_same = place.model == model.name && tier == model.tier;
         ModelSettings {
             name: place.model.clone(),
             location: place.location.clone(),
             // It may not be able to think so little.
             thinking: model.thinking.max(model.thinking.and(self.least_thinking(&place.model))),
-            tier: if elsewhere { Tier::Standard } else { model.tier },
-            price: None,
+            tier,
+            price: model.price.filter(|_| is_same),
             ..model.clone()
         }
     }
@@ -172,22 +201,34 @@ impl Catalogue {
         }
     }
 
-    /// Why no run may begin with this model: it has retired, or cannot think so little. `None` also when it is not known. A
-    /// run that has its plan is not asked: a newer catalogue must not strand it.
-    pub fn refuses(&self, model: &ModelSettings, now: Millis) -> Option<String> {
+    /// Why no run may begin with the pipeline of this text: a model has retired, thinks more than it should, or has no known price
+    /// where the cost is capped. All at once. A run that has its plan is not asked: a newer catalogue must not strand it.
+    pub fn refuses(&self, pipeline: &Pipeline, text: &str, now: Millis) -> Option<Problems> {
+        let mut found = self.refuses_model(&pipeline.model, now);
+        found.extend(self.refuses_cap(pipeline, now));
+        Problems::at(text, found)
+    }
+
+    /// Models that have retired, or cannot think so little. Not told of a model that is not known.
+    fn refuses_model(&self, model: &ModelSettings, now: Millis) -> Vec<(Field, String)> {
         if model.provider != Provider::Google {
-            return None; // a name is what the endpoint makes of it
+            return Vec::new(); // a name is what the endpoint makes of it
         }
-        if let Life::Ended(day) = self.life(&model.name, now) {
-            return Some(format!("{} retired on {day}: name another one in [model]", model.name));
-        }
-        let retired = model.fallback.iter().find_map(|place| match self.life(&place.model, now) {
-            Life::Ended(day) => Some(format!("{place} retired on {day}: remove it from [model] fallback")),
+        let ended = |name: &str| match self.life(name, now) {
+            Life::Ended(day) => Some(day),
             Life::Long | Life::Ends(_) => None,
+        };
+        let own = ended(&model.name)
+            .map(|day| (NAME, format!("{} retired on {day}: name another one in [model]", model.name)))
+            .or_else(|| Some((Field(&["model", "thinking"], None), self.refuses_thinking(model)?)));
+        let others = model.fallback.iter().enumerate().filter_map(|(at, place)| {
+            let day = ended(&place.model)?;
+            Some((fallback_field(at), format!("{place} retired on {day}: remove it from [model] fallback")))
         });
-        if retired.is_some() {
-            return retired;
-        }
+        own.into_iter().chain(others).collect()
+    }
+
+    fn refuses_thinking(&self, model: &ModelSettings) -> Option<String> {
         let entry = self.entry(&model.name)?;
         let thinking = model.thinking?;
         let levels = entry.thinks.as_ref().filter(|levels| !levels.contains(&thinking))?;
@@ -202,24 +243,45 @@ impl Catalogue {
         ))
     }
 
-    /// Why no run may begin with this pipeline's `max_cost_usd`: what a call costs is not known, so nothing could be set aside
-    /// for it. A run that has its plan is not asked.
-    pub fn refuses_cap(&self, pipeline: &Pipeline, now: Millis) -> Option<String> {
-        pipeline.run.max_cost?;
+    /// Models of a pipeline with `max_cost_usd` whose price is not known: nothing could be set aside for a call.
+    fn refuses_cap(&self, pipeline: &Pipeline, now: Millis) -> Vec<(Field, String)> {
+        if pipeline.run.max_cost.is_none() {
+            return Vec::new();
+        }
         let model = &pipeline.model;
-        let own = self.price_of(model, now).is_none().then(|| format!("write [model.price] for {}", model.name));
-        let is_unknown = |place: &&Place| self.price_of(&self.fallback(model, place), now).is_none();
-        let others: Vec<String> = model.fallback.iter().filter(is_unknown).map(Place::to_string).collect();
-        let others = (!others.is_empty()).then(|| format!("remove {} from [model] fallback", others.join(" and ")));
-        let mends: Vec<String> = own.into_iter().chain(others).collect();
-        (!mends.is_empty()).then(|| {
-            let mends = mends.join(" and ");
-            let tier = format!("{:?}", model.tier).to_lowercase();
-            format!(
-                "max_cost_usd needs the price of each call, and prices.toml has not all of them (tier {tier}): {mends}, \
-                 or remove max_cost_usd"
-            )
-        })
+        let own = self.price_of(model, now).is_none().then(|| {
+            let mend = format!("(tier {}): write [model.price] for {}", model.tier.as_str(), model.name);
+            (NAME, format!("that of {} {mend}", model.name))
+        });
+        let others = model.fallback.iter().enumerate();
+        let others =
+            others.filter_map(|(at, place)| Some((fallback_field(at), self.refuses_unpriced(model, place, now)?)));
+        let needs = "max_cost_usd needs the price of each call, and prices.toml has not";
+        let told = |(field, what)| (field, format!("{needs} {what}, or remove max_cost_usd"));
+        own.into_iter().chain(others).map(told).collect()
+    }
+
+    /// What can be done about a fallback whose price is not known.
+    fn refuses_unpriced(&self, model: &ModelSettings, place: &Place, now: Millis) -> Option<String> {
+        let there = self.fallback(model, place);
+        if self.price_of(&there, now).is_some() {
+            return None;
+        }
+        let (own, tier) = (&model.name, there.tier.as_str());
+        // Of another provider's models it has none.
+        let others = self.model.iter().filter(|_| model.provider == Provider::Google);
+        let known = others.map(|entry| entry.name.as_str()).filter(|name| {
+            self.price(name, there.tier, now).is_some() && !matches!(self.life(name, now), Life::Ended(_))
+        });
+        let known: Vec<&str> = known.collect();
+        let instead = match known.is_empty() {
+            true => String::new(),
+            false => format!("name one there whose price it has ({}), ", known.join(", ")),
+        };
+        Some(format!(
+            "that of {place} (tier {tier}; [model.price] is that of {own} in its tier alone): remove {place} from \
+             [model] fallback, {instead}or add its price to prices.toml and build Tasuki anew"
+        ))
     }
 
     /// What a person who begins a run should know of this model.
@@ -252,6 +314,12 @@ impl Catalogue {
     }
 }
 
+const NAME: Field = Field(&["model", "name"], None);
+
+fn fallback_field(at: usize) -> Field {
+    Field(&["model", "fallback"], Some(at))
+}
+
 /// The day so many days later, like `2026-10-20`.
 fn day(now: Millis, later: u64) -> String {
     let time = SystemTime::UNIX_EPOCH + Duration::from_millis(now.0) + DAY * later as u32;
@@ -271,7 +339,7 @@ mod tests {
     #[test]
     fn the_file_says_what_the_models_cost() {
         let price = |model: &str, tier| Catalogue::shipped().price(model, tier, DAYS[0]);
-        let standard = Price { input: 300_000, output: 2_500_000, cached: 30_000 };
+        let standard = Price { input: 300_000, output: 2_500_000, thought: 2_500_000, cached: 30_000 };
         assert_eq!(price(DEFAULT_MODEL, Tier::Standard), Some(standard));
         assert_eq!(price("gemini-3.5-flash-lite-001", Tier::Standard), Some(standard), "a version");
         assert_eq!(price("gemini-3.5-flash-lite", Tier::Flex).map(|price| price.input), Some(150_000));
@@ -289,10 +357,24 @@ mod tests {
 
     #[test]
     fn what_is_cached_is_not_paid_twice_and_thoughts_are_output() {
-        let price = Price::per_million(0.30, 2.50, Some(0.03));
+        let price = Price::per_million(0.30, 2.50, None, Some(0.03));
         let usage = Usage { prompt: 600, output: 100, thought: 20, cached: 400 };
         assert_eq!(price.of(usage), 200 * 300_000 + 400 * 30_000 + 120 * 2_500_000);
-        assert_eq!(Price::per_million(0.30, 2.50, None).of(usage), 600 * 300_000 + 120 * 2_500_000);
+        assert_eq!(Price::per_million(0.30, 2.50, None, None).of(usage), 600 * 300_000 + 120 * 2_500_000);
+    }
+
+    #[test]
+    fn thoughts_may_have_a_price_of_their_own_and_the_dearest_is_set_aside() {
+        let entry = "[[model]]\nname = \"m\"\nprices = [{ tier = \"standard\", input = 1, output = 2, thought = 5, \
+            from = 2026-01-01, read = 2026-01-01, source = \"page\" }]";
+        let listed = toml::from_str::<Catalogue>(entry).unwrap().price("m", Tier::Standard, DAYS[0]).unwrap();
+        assert_eq!(listed, Price::per_million(1.0, 2.0, Some(5.0), None));
+        let usage = Usage { prompt: 10, output: 100, thought: 1_000, cached: 0 };
+        assert_eq!(listed.of(usage), (10 + 200 + 5_000) * 1_000_000);
+        let worst = Worst { prompt: 10, output: 100 };
+        assert_eq!(listed.of(worst), (10 + 500) * 1_000_000, "all of it may be thoughts");
+        let cheap = Price::per_million(1.0, 2.0, Some(0.0), Some(3.0));
+        assert_eq!(cheap.of(worst), (30 + 200) * 1_000_000, "or none, and all of the prompt cached");
     }
 
     #[test]
@@ -314,7 +396,7 @@ mod tests {
     fn a_model_that_would_think_more_than_is_said_begins_no_run() {
         let refuses = |name: &str, thinking| {
             let model = ModelSettings { name: name.into(), thinking: Some(thinking), ..ModelSettings::default() };
-            Catalogue::shipped().refuses(&model, DAYS[0])
+            Catalogue::shipped().refuses_model(&model, DAYS[0]).pop().map(|(_, why)| why)
         };
         let why = refuses("gemini-3.7-flash", Thinking::Minimal).unwrap();
         assert!(why.contains("thinks at \"medium\"") && why.ends_with("\"low\" or \"medium\" or \"high\""), "{why}");
@@ -325,7 +407,7 @@ mod tests {
         assert!(retired.contains("retired on 2026-10-20: name another one"), "{retired}");
         let place = Place { model: "gemini-2.5-pro".into(), location: Some("eu".into()) };
         let falls_back = ModelSettings { fallback: vec![place], ..ModelSettings::default() };
-        let retired = Catalogue::shipped().refuses(&falls_back, DAYS[0]).unwrap();
+        let retired = Catalogue::shipped().refuses_model(&falls_back, DAYS[0]).remove(0).1;
         assert!(retired.contains("gemini-2.5-pro@eu retired on 2026-10-20: remove it"), "{retired}");
         let warns = |name: &str| {
             let model = ModelSettings { name: name.into(), ..ModelSettings::default() };
@@ -337,11 +419,38 @@ mod tests {
     }
 
     #[test]
+    fn all_that_is_known_against_a_pipeline_is_told_at_once_each_at_its_place() {
+        let text = "name = 'p'\nkey = 'id'\n[prompt]\ntemplate = '{{ t }}'\n[answer.a]\ntype = 'string'\n[model]\n\
+            name = 'gemini-3.7-flash'\nmax_output_tokens = 9\nfallback = ['gemini-3.5-flash', 'gemini-2.5-pro@eu']\n\
+            [run]\nmax_cost_usd = 5\n[target]\ntable = 't'\n";
+        let told = |text: &str| {
+            let problems = Catalogue::shipped().refuses(&Pipeline::parse(text).unwrap(), text, DAYS[0]);
+            problems.map(|problems| problems.in_file("p.toml")).unwrap_or_default()
+        };
+        let all = told(text);
+        let starts = [
+            "p.toml:7:2: gemini-3.7-flash cannot think", // where [model] thinking would stand
+            "p.toml:8:8: max_cost_usd needs",
+            "p.toml:10:33: gemini-2.5-pro@eu retired on 2026-10-20",
+            "p.toml:10:33: max_cost_usd needs",
+        ];
+        assert_eq!(all.lines().count(), starts.len(), "{all}");
+        assert!(all.lines().zip(starts).all(|(line, start)| line.starts_with(start)), "{all}");
+        assert_eq!(
+            told(&text.replace("3.7", "3.5").replace(", 'gemini-2.5-pro@eu'", "@eu'").replace("flash'@eu", "flash@eu")),
+            ""
+        );
+    }
+
+    #[test]
     fn a_cap_on_the_cost_needs_the_price_of_every_model_that_may_be_asked() {
         let mut pipeline = Pipeline::parse(include_str!("../../../examples/themes.toml")).unwrap();
         let place =
             |model: &str, location: Option<&str>| Place { model: model.into(), location: location.map(str::to_owned) };
-        let refuses = |pipeline: &Pipeline| Catalogue::shipped().refuses_cap(pipeline, DAYS[0]);
+        let refuses = |pipeline: &Pipeline| {
+            let told = Catalogue::shipped().refuses_cap(pipeline, DAYS[0]).into_iter().map(|(_, why)| why);
+            Some(told.collect::<Vec<_>>().join("\n")).filter(|told| !told.is_empty())
+        };
         pipeline.model.name = "mine".into();
         assert_eq!(refuses(&pipeline), None, "without a cap nobody needs a price");
         pipeline.run.max_cost = Some(picodollars(5.0));
@@ -349,16 +458,25 @@ mod tests {
         assert!(why.contains("write [model.price] for mine, or remove max_cost_usd"), "{why}");
         pipeline.model.fallback = vec![place(DEFAULT_MODEL, Some("eu")), place("theirs", Some("us"))];
         let why = refuses(&pipeline).unwrap();
-        assert!(why.contains("for mine and remove theirs@us from [model] fallback, or"), "{why}");
-        assert!(!why.contains(DEFAULT_MODEL), "its price is known: {why}");
-        pipeline.model.price = Some(Price::per_million(0.0, 0.0, None));
+        assert!(why.contains("for mine, or remove max_cost_usd\n") && why.contains("remove theirs@us from"), "{why}");
+        assert!(!why.contains("that of gemini"), "its price is known: {why}");
+        pipeline.model.price = Some(Price::per_million(0.0, 0.0, None, None));
         let why = refuses(&pipeline).unwrap();
-        assert!(why.contains("(tier standard): remove theirs@us"), "the pipeline's price is its model's alone: {why}");
+        assert!(
+            !why.contains("for mine") && why.contains("that of theirs@us (tier standard;"),
+            "its model's alone: {why}"
+        );
+        assert!(why.contains("whose price it has (gemini-3.5-flash-lite, gemini-3.5-flash,"), "{why}");
+        assert!(why.contains("or add its price to prices.toml") && why.ends_with("or remove max_cost_usd"), "{why}");
         pipeline.model.fallback.pop();
         assert_eq!(refuses(&pipeline), None);
         pipeline.model.tier = Tier::Priority;
         assert_eq!(refuses(&pipeline), None, "in eu only the standard tier is served, and its price is known");
         pipeline.model.fallback = vec![place(DEFAULT_MODEL, Some("global"))];
-        assert!(refuses(&pipeline).unwrap().contains("(tier priority): remove"), "a price of another tier is none");
+        assert!(refuses(&pipeline).unwrap().contains("(tier priority; "), "a price of another tier is none");
+        pipeline.model.fallback = vec![place("mine", Some("global"))];
+        assert_eq!(refuses(&pipeline), None, "the same model costs the same elsewhere");
+        pipeline.model.fallback = vec![place("mine", Some("eu"))];
+        assert!(refuses(&pipeline).unwrap().contains("mine@eu (tier standard; "), "there it is another tier");
     }
 }

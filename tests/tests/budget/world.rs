@@ -29,7 +29,7 @@ pub const SHARDS: u32 = 20;
 pub const ROWS: u64 = 40;
 const PROCESSES: usize = 4;
 /// A row costs about 40 + 1,000 tokens.
-pub const PRICE: Price = Price { input: 1_000_000, output: 2_000_000, cached: 1_000_000 };
+pub const PRICE: Price = Price { input: 1_000_000, output: 2_000_000, thought: 2_000_000, cached: 1_000_000 };
 /// Nothing here takes longer: leases and re-deliveries included.
 const PATIENCE: Duration = Duration::from_secs(3_600);
 

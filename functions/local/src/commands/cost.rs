@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::io::{Write, stdout};
+use tasuki_relay::pipeline::Pipeline;
 use tasuki_relay::ports::ObjectsError;
 use tasuki_relay::prices::{self, Catalogue};
 use tasuki_relay::record::{Bill, Counts};
@@ -62,6 +63,16 @@ pub(crate) async fn of(site: &dyn Site, run: &Run) -> Result<Cost> {
 }
 
 async fn priced(site: &dyn Site, run: &Run, counts: Counts) -> Result<Cost> {
+    let cost = at_its_prices(site, run, counts).await?;
+    if cost.counts.unpriced_calls == 0 {
+        return Ok(cost);
+    }
+    let pipeline = runs::pipeline(site, &run.run).await?;
+    let is_priced = |pipeline: Pipeline| Price::all(&pipeline, run.run_time).iter().all(|model| model.price.is_some());
+    Ok(cost.with_prices(pipeline.is_some_and(is_priced)))
+}
+
+async fn at_its_prices(site: &dyn Site, run: &Run, counts: Counts) -> Result<Cost> {
     if runs::is_stand_in(site, run).await? {
         return Ok(Cost::nothing(counts));
     }

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use std::path::Path;
 use tasuki_relay::clock::Clock;
 use tasuki_relay::limits::PIPELINE_BYTES_MAX;
-use tasuki_relay::pipeline::Pipeline;
+use tasuki_relay::pipeline::{Field, Pipeline, Problems};
 use tasuki_relay::prices::Catalogue;
 use tasuki_relay::rows::suffix_problem;
 
@@ -22,11 +22,8 @@ pub(crate) async fn run(dir: &Path, args: cli::Run) -> Result<Exit> {
     let Checked { suffix, text, pipeline } = check(&args.input, &args.pipeline, readable)?;
     let input = &args.input;
     let chosen = model::choose(pipeline.model.provider, pipeline.run.max_in_flight)?;
-    if chosen.answerer == Answerer::Gemini && pipeline.model.location.is_some() {
-        bail!(
-            "nothing was started:\n{}: [model] location is for Vertex AI, and the Gemini API has none: remove it, or give the file to a deployment",
-            args.pipeline.display()
-        );
+    if let (Answerer::Gemini, Some(problems)) = (chosen.answerer, elsewhere(&pipeline, &text)) {
+        bail!("nothing was started:\n{}", problems.in_file(&args.pipeline.display().to_string()));
     }
     let job = Job {
         chosen,
@@ -43,6 +40,20 @@ pub(crate) async fn run(dir: &Path, args: cli::Run) -> Result<Exit> {
         resume: line(dir, &words(&args)),
     };
     job.perform(Stop::listen().context("signals cannot be listened for")?).await
+}
+
+/// The places that a pipeline of this text names, which an API key cannot reach.
+fn elsewhere(pipeline: &Pipeline, text: &str) -> Option<Problems> {
+    let vertex = "is for Vertex AI, and the Gemini API has none: remove it, or give the file to a deployment";
+    let model = &pipeline.model;
+    let own =
+        model.location.iter().map(|_| (Field(&["model", "location"], None), format!("[model] location {vertex}")));
+    let others = model.fallback.iter().enumerate().filter_map(|(at, place)| {
+        let location = place.location.as_ref()?;
+        let field = Field(&["model", "fallback"], Some(at));
+        Some((field, format!("[model] fallback: the location {location} of {place} {vertex}")))
+    });
+    Problems::at(text, own.chain(others).collect())
 }
 
 /// A file and a pipeline that fit.
@@ -79,8 +90,8 @@ pub(crate) fn check(
 pub(crate) fn begins(text: &str, file: &str) -> Result<Pipeline, String> {
     let pipeline = Pipeline::parse(text).map_err(|problems| problems.in_file(file))?;
     let (catalogue, now) = (Catalogue::shipped(), Clock::system().now());
-    if let Some(why) = catalogue.refuses(&pipeline.model, now).or_else(|| catalogue.refuses_cap(&pipeline, now)) {
-        return Err(format!("{file}: {why}"));
+    if let Some(problems) = catalogue.refuses(&pipeline, text, now) {
+        return Err(problems.in_file(file));
     }
     if let Some(warning) = catalogue.warns(&pipeline.model, now) {
         eprintln!("{file}: {warning}");

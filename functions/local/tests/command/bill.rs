@@ -130,7 +130,7 @@ async fn a_cost_that_nobody_knows_is_told_as_unknown_and_takes_no_cap() {
 
     desk.write("p.toml", THEMES.replace("[target]", &format!("{own}[target]")));
     let done = desk.run().await;
-    assert!(done.code == Some(0) && done.out.contains("unknown  10 calls have no known price"), "{done:?}");
+    assert!(done.code == Some(0) && done.out.contains("unknown  10 calls have no known cost"), "{done:?}");
     let cost = cost_json(&desk).await;
     let unknown = [
         &cost["cost_usd"],

@@ -118,6 +118,11 @@ async fn a_location_is_refused_with_an_api_key_before_anything_is_begun() {
     let desk = desk.with_rows(1, "");
     desk.write("p.toml", pipeline("").replace("[target]", "[model]\nlocation = \"eu\"\n[target]"));
     let done = desk.run().await;
-    assert!(done.code == Some(1) && done.err.contains("p.toml: [model] location is for Vertex AI"), "{done:?}");
+    assert!(done.code == Some(1) && done.err.contains(": [model] location is for Vertex AI"), "{done:?}");
+    let falls_back = "[model]\nfallback = [\"gemini-3.5-flash\", \"gemini-3.5-flash-lite@eu\"]\n[target]";
+    desk.write("p.toml", pipeline("").replace("[target]", falls_back));
+    let done = desk.run().await;
+    let named = "[model] fallback: the location eu of gemini-3.5-flash-lite@eu is for Vertex AI";
+    assert!(done.code == Some(1) && done.err.contains(named) && done.err.lines().count() == 2, "{done:?}");
     assert_eq!((server.tally().calls(), desk.path(".tasuki").exists()), (0, false));
 }

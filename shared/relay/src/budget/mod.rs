@@ -9,7 +9,7 @@ mod tests;
 mod worst;
 
 pub use ledger::{Eyes, Ledger, Need, Slice};
-pub use worst::worst_case;
+pub use worst::{Worst, worst_case};
 
 use crate::prices::{dollars, picodollars};
 

@@ -15,7 +15,7 @@ pub use survey::{Draw, Held, Survey};
 pub use text::guess;
 
 use crate::clock::Millis;
-use crate::pipeline::Pipeline;
+use crate::pipeline::{ModelSettings, Pipeline};
 use crate::prices::{Catalogue, Price, Tier, dollars};
 use crate::record::Usage;
 
@@ -119,7 +119,7 @@ pub fn estimate(pipeline: &Pipeline, calls: Units, fixed: f64, evidence: &Eviden
     let cost = prices(pipeline, now).into_iter().map(|(tier, price)| {
         let cost = price.map(|price| {
             let cost = |usage: Usage| dollars(price.of(usage));
-            let bare = || input.times(dollars(price.input)).plus(output.times(dollars(price.output)));
+            let bare = || input.times(dollars(price.input)).plus(paid_output(&pipeline.model, output, price));
             from_answers(known(&evidence.answers, cost)).unwrap_or_else(bare)
         });
         (tier, cost)
@@ -134,6 +134,12 @@ pub fn estimate(pipeline: &Pipeline, calls: Units, fixed: f64, evidence: &Eviden
 
 fn known(answers: &[Observed], value: impl Fn(Usage) -> f64) -> Vec<Known> {
     answers.iter().map(|call| Known { weight: call.weight, value: value(call.usage) }).collect()
+}
+
+/// The cost of answers that nobody has seen: at least that of answers alone, at most that of the dearer of answers and thoughts.
+fn paid_output(model: &ModelSettings, tokens: Span, price: Price) -> Span {
+    let dearest = if output::thinks(model) { price.output.max(price.thought) } else { price.output };
+    Span { most: tokens.most.map(|most| most * dollars(dearest)), ..tokens.times(dollars(price.output)) }
 }
 
 /// Tokens of prompts that nobody has answered.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::pipeline::DEFAULT_MODEL;
+use crate::pipeline::{DEFAULT_MODEL, Thinking};
 
 /// 2026-11-20.
 const NOW: Millis = Millis(1_795_176_000_000);
@@ -38,6 +38,19 @@ fn an_unknown_price_is_none_and_a_price_of_ones_own_is_that_of_its_tier() {
     let own = of("price = { input = 1.0, output = 2.0 }", &Evidence::default());
     assert_eq!(own.cost.len(), 1);
     assert!((cost(&own, Tier::Standard).unwrap().least - (240_000.0 + 2.0 * 9_000.0) / 1e6).abs() < 1e-9);
+}
+
+#[test]
+fn thoughts_of_their_own_price_are_in_the_upper_end_of_a_model_that_thinks() {
+    let of = |thought: &str, thinking| {
+        let mut pipeline = pipeline(&format!("price = {{ input = 0, output = 2.0{thought} }}"));
+        pipeline.model.thinking = Some(thinking);
+        cost(&estimate(&pipeline, CALLS, 300.0, &Evidence::default(), NOW), Tier::Standard).unwrap()
+    };
+    let dearer = ", thought = 4.0";
+    let (same, more) = (of("", Thinking::High), of(dearer, Thinking::High));
+    assert_eq!((more.least, more.most), (same.least, same.most.map(|most| 2.0 * most)));
+    assert_eq!(of(dearer, Thinking::Minimal), of("", Thinking::Minimal), "hardly a thought");
 }
 
 #[test]

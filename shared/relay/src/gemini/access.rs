@@ -43,11 +43,12 @@ const API_KEY: HeaderName = HeaderName::from_static("x-goog-api-key");
 impl Access for GeminiApi {
     /// A location is refused: who writes one wants the rows to stay there, and the Gemini API promises no place.
     fn path(&self, model: &ModelSettings) -> Result<String, Fault> {
-        if model.location.is_some() {
-            return Err(Fault::Systemic(
-                "[model] location is for Vertex AI: the Gemini API has no locations. Remove it, or deploy with Vertex AI"
-                    .to_owned(),
-            ));
+        if let Some(location) = &model.location {
+            return Err(Fault::Systemic(format!(
+                "the location {location} of {} ([model] location, or what follows @ in fallback) is for Vertex AI: the Gemini API \
+                 has no locations. Remove it, or deploy with Vertex AI",
+                model.name
+            )));
         }
         Ok(format!("/v1beta/models/{}", model.name))
     }

@@ -7,7 +7,7 @@ pub(crate) mod read;
 mod settings;
 
 pub use parse::{CHOICES_MAX, MUTATIONS_PER_PART, VALUES_MAX};
-pub use problems::{Problem, Problems};
+pub use problems::{Field, Problem, Problems};
 
 use crate::prices::{Price, Tier};
 use serde_json::Value;

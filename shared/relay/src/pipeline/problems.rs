@@ -1,4 +1,6 @@
+use super::read::Reader;
 use std::fmt;
+use toml::de::DeTable;
 
 /// One mistake in a file that a user writes: where, what, and how to mend it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,7 +17,41 @@ pub struct Problem {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct Problems(pub Vec<Problem>);
 
+/// A field of a pipeline: its names from the top, and which item of its list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Field(pub &'static [&'static str], pub Option<usize>);
+
+impl Field {
+    /// Where it stands, or else what it would stand in.
+    fn offset(self, document: &DeTable<'_>) -> usize {
+        let (mut table, mut at) = (Some(document), 0);
+        for name in self.0 {
+            let Some((key, value)) = table.and_then(|table| table.get_key_value(*name)) else { break };
+            table = value.get_ref().as_table();
+            let item = self.1.and_then(|item| value.get_ref().as_array()?.get(item));
+            at = match table {
+                Some(_) => key.span().start,
+                None => item.unwrap_or(value).span().start,
+            };
+        }
+        at
+    }
+}
+
 impl Problems {
+    /// Mistakes in a valid pipeline of this text, which only those know who know models and deployments. `None` without any.
+    pub fn at(text: &str, found: Vec<(Field, String)>) -> Option<Problems> {
+        if found.is_empty() {
+            return None;
+        }
+        let reader = Reader::new(text);
+        let (document, _) = DeTable::parse_recoverable(text);
+        for (field, message) in found {
+            reader.problem(field.offset(document.get_ref()), message);
+        }
+        Some(reader.problems())
+    }
+
     /// One line per mistake: `themes.toml:3:1: …`.
     pub fn in_file(&self, file: &str) -> String {
         self.lines(|problem| format!("{file}:{problem}"))

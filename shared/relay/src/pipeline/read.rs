@@ -114,6 +114,11 @@ impl<'r> Section<'r> {
     }
 
     pub(crate) fn number(&self, field: &str, range: RangeInclusive<f64>) -> Option<Spanned<f64>> {
+        self.amount(field, range, "")
+    }
+
+    /// A number of something: `unit` ends what is said of one out of range.
+    pub(crate) fn amount(&self, field: &str, range: RangeInclusive<f64>, unit: &str) -> Option<Spanned<f64>> {
         let value = self.value(field)?;
         let digits = match value.get_ref() {
             DeValue::Integer(digits) if digits.radix() == 10 => Some(digits.as_str()),
@@ -122,7 +127,7 @@ impl<'r> Section<'r> {
         };
         let number = self.typed(field, value, digits.map(str::parse::<f64>), "a number")?;
         let within = number.ok().filter(|n| range.contains(n));
-        self.within(field, value, within, format_args!("{} to {}", range.start(), range.end()))
+        self.within(field, value, within, format_args!("{} to {}{unit}", range.start(), range.end()))
     }
 
     /// One of a few words.

@@ -22,7 +22,7 @@ const MODEL: &[&str] = &[
     "requests_per_minute",
     "tokens_per_minute",
 ];
-const PRICE: &[&str] = &["input", "output", "cached"];
+const PRICE: &[&str] = &["input", "output", "thought", "cached"];
 const RUN: &[&str] = &[
     "rows_per_shard",
     "max_in_flight",
@@ -42,6 +42,9 @@ const PER_MINUTE: RangeInclusive<u32> = 1..=1_000_000_000;
 
 /// Most dollars that a million tokens may cost, and a run: both are beyond anything, and are there so that a slip is told.
 const DOLLARS: RangeInclusive<f64> = 0.0..=100_000.0;
+/// Fewest dollars that a million tokens may cost, if anything: far below the least of `prices.toml` (0.03), and above what one
+/// token of any model costs. A price for one token would be rounded to nothing, and a cap on the cost be without effect.
+const DOLLARS_LEAST: f64 = 0.001;
 /// Places that a fallback may name: each takes a minute to be found wanting.
 const FALLBACKS_MAX: usize = 5;
 
@@ -53,15 +56,16 @@ pub(super) fn model(top: &Section<'_>) -> ModelSettings {
     let thinking = table.choice("thinking", THINKING).map(Spanned::into_inner);
     let per_minute = |field| table.integer(field, PER_MINUTE).map(Spanned::into_inner);
     let location = location(&table, provider);
+    let own = Place { model: name(&table, provider), location: location.clone() };
     ModelSettings {
         provider,
-        name: name(&table, provider),
         temperature: table.number("temperature", 0.0..=2.0).map(Spanned::into_inner),
         max_output_tokens: most,
         retry_output_tokens: retry,
         thinking: thinking.or(defaults.thinking.filter(|_| provider == Provider::Google)),
         tier: tier(&table, provider, location.as_deref()),
-        fallback: fallback(&table, provider),
+        fallback: fallback(&table, provider, &own),
+        name: own.model,
         price: table.section("price", PRICE).and_then(|table| price(&table)),
         requests_per_minute: per_minute("requests_per_minute"),
         tokens_per_minute: per_minute("tokens_per_minute"),
@@ -127,7 +131,8 @@ fn tier(table: &Section<'_>, provider: Provider, location: Option<&str>) -> Tier
     tier.into_inner()
 }
 
-fn fallback(table: &Section<'_>, provider: Provider) -> Vec<Place> {
+/// `own` is the place of the model itself.
+fn fallback(table: &Section<'_>, provider: Provider, own: &Place) -> Vec<Place> {
     let words = table.strings("fallback").unwrap_or_default();
     if let (true, Some(at)) = (words.len() > FALLBACKS_MAX, table.place("fallback")) {
         table.problem(at, format_args!("fallback names {} places: {FALLBACKS_MAX} at most", words.len()));
@@ -145,6 +150,8 @@ fn fallback(table: &Section<'_>, provider: Provider) -> Vec<Place> {
                 at,
                 format_args!("{text:?} is no place: write \"gemini-3.5-flash-lite@eu\", or a model alone"),
             );
+        } else if place == *own {
+            table.problem(at, format_args!("{text:?} is the model itself, which is asked anyway: remove it"));
         } else if places.contains(&place) {
             table.problem(at, format_args!("{text:?} stands there twice: remove one"));
         }
@@ -165,9 +172,19 @@ fn price(table: &Section<'_>) -> Option<Price> {
     const LIKE: &str = "in dollars for a million tokens";
     table.needs("input", &format!("input = 0.30, {LIKE}"));
     table.needs("output", &format!("output = 2.50, {LIKE}"));
-    let dollars = |field| table.number(field, DOLLARS).map(Spanned::into_inner);
-    let (input, output, cached) = (dollars("input"), dollars("output"), dollars("cached"));
-    Some(Price::per_million(input?, output?, cached))
+    let dollars = |field| {
+        let price = table.amount(field, DOLLARS, ", in dollars for a million tokens")?;
+        let (at, price) = (price.span().start, price.into_inner());
+        if price > 0.0 && price < DOLLARS_LEAST {
+            let message = format_args!(
+                "{field} is a price in dollars for a million tokens, not for one: write 0, or {DOLLARS_LEAST} or more"
+            );
+            table.problem(at, message);
+        }
+        Some(price)
+    };
+    let [input, output, thought, cached] = ["input", "output", "thought", "cached"].map(dollars);
+    Some(Price::per_million(input?, output?, thought, cached))
 }
 
 /// Most bytes of a model's name.

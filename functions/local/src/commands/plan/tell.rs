@@ -212,7 +212,7 @@ impl Told<'_> {
     /// The worst case of the last call, which must fit under a cap as well: each byte of its prompt a token, and the longest answer.
     fn set_aside(&self, most: f64) -> f64 {
         let (model, day) = (&self.planned.pipeline.model, Clock::system().now());
-        let price = Catalogue::shipped().price_of(model, day).map_or(0, |price| price.output);
+        let price = Catalogue::shipped().price_of(model, day).map_or(0, |price| price.output.max(price.thought));
         let answer = prices::dollars(price.saturating_mul(model.max_output_tokens.unwrap_or(0).into()));
         answer + BYTES_OF_A_TOKEN * most / self.calls_most().max(1) as f64
     }

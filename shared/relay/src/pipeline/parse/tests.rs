@@ -26,7 +26,7 @@ retry_output_tokens = 1024
 thinking = "low"
 tier = "flex"
 fallback = ["gemini-3.5-flash@us", "gemini-3.5-flash-lite@002"]
-price = { input = 0.5, output = 3, cached = 0.05 }
+price = { input = 0.5, output = 3, thought = 4, cached = 0.05 }
 requests_per_minute = 4000
 tokens_per_minute = 2000000
 [run]
@@ -108,7 +108,7 @@ fn every_field_is_read() {
                     Place { model: "gemini-3.5-flash".into(), location: Some("us".into()) },
                     Place { model: "gemini-3.5-flash-lite@002".into(), location: None },
                 ],
-                price: Some(Price::per_million(0.5, 3.0, Some(0.05))),
+                price: Some(Price::per_million(0.5, 3.0, Some(4.0), Some(0.05))),
                 requests_per_minute: Some(4_000),
                 tokens_per_minute: Some(2_000_000),
             },
@@ -314,6 +314,11 @@ fn a_fallback_names_places() {
     assert_eq!(fallback("'gemini-3.5-flash-lite@us', 'gemini-3.5-flash'"), "nothing");
     assert!(fallback("'m@us', 'm@us'").starts_with("8:21: \"m@us\" stands there twice"));
     assert!(fallback("'@us'").contains("\"@us\" is no place"));
+    assert!(fallback("'gemini-3.5-flash-lite'").starts_with("8:13: \"gemini-3.5-flash-lite\" is the model itself"));
+    let there =
+        |word: &str| said("[target]", &format!("[model]\nname='m'\nlocation='eu'\nfallback=['{word}']\n[target]"));
+    assert!(there("m@eu").contains("\"m@eu\" is the model itself"));
+    assert_eq!([there("m"), there("m@us")], ["nothing", "nothing"]);
     assert!(fallback("'a', 'b', 'c', 'd', 'e', 'f'").starts_with("8:1: fallback names 6 places: 5 at most"));
 }
 
@@ -332,9 +337,18 @@ fn a_price_is_whole_and_a_cap_knows_the_worst_case_of_a_call() {
     let with = |fields: &str| said("[target]", &format!("{fields}\n[target]"));
     assert_eq!(with("[model.price]\ninput = 0.3\noutput = 2.5"), "nothing");
     assert!(with("[model.price]\ninput = 0.3").contains("[model.price] needs output"));
-    assert!(with("[model.price]\ninput = -1\noutput = 1").contains("input must be 0 to 100000"));
+    let told = with("[model.price]\ninput = -1\noutput = 1");
+    assert!(told.contains("input must be 0 to 100000, in dollars for a million tokens"), "{told}");
     assert!(with("[run]\nmax_cost_usd = 5").starts_with("8:16: max_cost_usd sets the worst case of each call aside"));
     assert_eq!(with("[model]\nmax_output_tokens = 512\n[run]\nmax_cost_usd = 5"), "nothing");
+}
+
+#[test]
+fn a_price_for_one_token_is_no_price_for_a_million() {
+    let with = |input: &str| said("[target]", &format!("[model.price]\ninput = {input}\noutput = 2.5\n[target]"));
+    let told = with("0.0000003");
+    assert_eq!(told, "8:9: input is a price in dollars for a million tokens, not for one: write 0, or 0.001 or more");
+    assert_eq!([with("0"), with("0.001")], ["nothing", "nothing"]);
 }
 
 #[test]
