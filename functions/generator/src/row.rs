@@ -1,6 +1,7 @@
 //! One row: asked until it has its outcome, or given back.
 
 use crate::bill;
+use crate::cache::Known;
 use crate::collapse::Lead;
 use crate::job::{Halt, Job};
 use crate::purse::{Reached, Reservation, Stake};
@@ -121,14 +122,14 @@ impl Generator {
         lead: Lead,
         permits: Permits,
     ) -> RowEnd {
-        let known = self.known(&job, &fingerprint).await;
-        let end = match known {
-            Some(answer) => todo.reuse(answer),
-            None => self.ask(&job, todo, ask, fingerprint).await,
+        let (end, spoiled) = match self.known(&job, &fingerprint).await {
+            Known::Answer(answer) => (todo.reuse(answer), None),
+            Known::Nothing => (self.ask(&job, todo, ask, fingerprint).await, None),
+            Known::Spoiled(generation) => (self.ask(&job, todo, ask, fingerprint).await, Some(generation)),
         };
         drop(permits);
         // First kept, then told: who comes to this prompt meanwhile waits, and does not ask.
-        let end = self.keep(&job, end).await;
+        let end = self.keep(&job, end, spoiled).await;
         if let RowEnd::Settled(line) | RowEnd::Answered(line) = &end {
             lead.tell(&line.outcome);
         }
