@@ -5,6 +5,7 @@ pub mod build;
 pub mod collector;
 pub mod deployment;
 pub mod emulators;
+pub mod hooked;
 pub mod lines;
 pub mod memory;
 pub mod model_server;

@@ -13,6 +13,7 @@ use tasuki_relay::ports::{Fingerprints, Loaded, Records, RecordsError, RunState}
 use tasuki_relay::record::{Counts, Key, Outcome};
 use tasuki_tests::build::{answer, column, failed, part, pipeline, run_id, unchanged, with_totals};
 use tasuki_tests::memory::records::MemoryRecords;
+use tasuki_tests::suites::books::books_suite;
 use tasuki_tests::suites::records::records_suite;
 
 const S0: ShardIndex = ShardIndex(0);
@@ -50,6 +51,12 @@ fn with_value(mut outcome: Outcome, name: &str, value: Value) -> Outcome {
         answer.values.insert(name.into(), value);
     }
     outcome
+}
+
+#[tokio::test]
+async fn a_file_is_told_of_as_books_must() {
+    let (_folder, path) = folder();
+    books_suite(&open(&path), &Reader::open(&path)).await;
 }
 
 #[tokio::test]

@@ -1,4 +1,5 @@
-//! The tests of the tests: each wrong variant of the protocol (protocol.md 7) is caught, in worlds that the right one survives.
+//! The tests of the tests: each wrong variant of the protocol (protocol.md 7) is caught, in worlds that the right one survives. The
+//! ledger of a budget has its own: `budget/wrong_variants.rs`.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -27,11 +27,6 @@ pub(crate) fn call(
     cost
 }
 
-/// What an earlier holder of the shard kept of its replies is gone: those calls came to nothing.
-pub(crate) fn forget_draft(spent: &mut Spent) {
-    spent.retries = spent.bill().without(spent.salvage);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -63,7 +58,7 @@ mod tests {
         call(&mut spent, routes.pick(), &Err(Fault::Garbled("no JSON".into())), false, false);
         assert_eq!((spent.unpriced_calls, spent.retries.calls), (1, 2), "what does not tell its tokens is no gift");
         (spent.unpriced_calls, spent.retries.calls) = (0, 1);
-        forget_draft(&mut spent);
+        spent.forget_draft();
         assert_eq!(prompts(spent.retries), (2, 11, 11), "what was kept of the second is lost");
     }
 }

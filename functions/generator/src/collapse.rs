@@ -4,11 +4,27 @@ use futures::FutureExt;
 use futures::future::Shared;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use tasuki_relay::names::RunId;
 use tasuki_relay::record::Outcome;
 use tokio::sync::oneshot;
 
 /// Waits for what the leader gets; an error when it gave up.
-pub type Waiting = Shared<oneshot::Receiver<Outcome>>;
+pub type Waiting = Shared<oneshot::Receiver<Told>>;
+
+/// How the leader's row ended.
+#[derive(Clone, Debug)]
+pub struct Told {
+    pub run: RunId,
+    pub outcome: Outcome,
+}
+
+impl Told {
+    /// What it is for a row of `run`. An answer is one for all who ask this; that there was none may come of what another run allows.
+    pub fn of(self, run: &RunId) -> Option<Outcome> {
+        let holds = self.run == *run || matches!(self.outcome, Outcome::Answer(_));
+        holds.then_some(self.outcome)
+    }
+}
 
 /// The prompts in flight in this process, by fingerprint.
 #[derive(Debug, Default)]
@@ -26,7 +42,7 @@ pub enum Role {
 pub struct Lead {
     all: Arc<Collapse>,
     fingerprint: String,
-    tell: Option<oneshot::Sender<Outcome>>,
+    tell: Option<oneshot::Sender<Told>>,
 }
 
 impl Collapse {
@@ -44,10 +60,10 @@ impl Collapse {
 
 impl Lead {
     /// Tells the followers, where there are any, how it ended.
-    pub fn tell(mut self, outcome: &Outcome) {
+    pub fn tell(mut self, run: &RunId, outcome: &Outcome) {
         let followers = self.leave().is_some_and(|waiting| waiting.strong_count() > Some(1));
         if let Some(tell) = self.tell.take().filter(|_| followers) {
-            tell.send(outcome.clone()).ok(); // they may have been cut
+            tell.send(Told { run: run.clone(), outcome: outcome.clone() }).ok(); // they may have been cut
         }
     }
 

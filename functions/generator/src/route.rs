@@ -7,6 +7,7 @@ use std::time::Duration;
 use tasuki_relay::budget;
 use tasuki_relay::calls::call_limit;
 use tasuki_relay::clock::{Clock, Millis};
+use tasuki_relay::pace::HOLD_MAX;
 use tasuki_relay::pipeline::{Pipeline, Place};
 use tasuki_relay::ports::{Ask, Fault, Reply};
 use tasuki_relay::prices::{Catalogue, Price, Tier};
@@ -37,8 +38,17 @@ pub(crate) struct Route {
     breaker: Breaker,
     left: Mutex<Left>,
     has_answered: AtomicBool,
-    /// Since when it has turned calls away without an answer, and when it did last.
-    turning_away: Mutex<Option<(Instant, Instant)>>,
+    turning_away: Mutex<Option<TurningAway>>,
+}
+
+/// A time in which a model answers nothing and turns calls away.
+#[derive(Clone, Copy, Debug)]
+struct TurningAway {
+    since: Instant,
+    /// When it did last.
+    last: Instant,
+    /// No call is sent before: the model said so.
+    until: Instant,
 }
 
 /// Why another place is asked.
@@ -191,27 +201,46 @@ impl Routes {
     /// What came of a call to this route.
     pub fn note(&self, route: &Route, said: &Result<Reply, Fault>) {
         let mut turning_away = route.turning_away.lock().unwrap_or_else(PoisonError::into_inner);
+        let (now, long) = (self.clock.instant(), busy_long(route.pipeline.model.tier));
         match said {
             Ok(_) => {
-                *turning_away = None;
                 route.has_answered.store(true, Relaxed);
+                // What was sent before the model said so may still be answered.
+                if turning_away
+                    .is_some_and(|away| away.until.duration_since(now) > Duration::ZERO && away.is_long(long))
+                {
+                    return;
+                }
+                *turning_away = None;
                 if route.breaker.is_open() {
                     route.breaker.close();
                     self.moved.notify_waiters();
                 }
             }
             Err(Fault::Busy { .. } | Fault::Unavailable(_)) => {
-                let (now, long) = (self.clock.instant(), busy_long(route.pipeline.model.tier));
-                // After a pause it is another time.
-                let since = turning_away.filter(|(_, last)| now.duration_since(*last) < 2 * long);
-                let since = since.map_or(now, |(since, _)| since);
-                *turning_away = Some((since, now));
-                if now.duration_since(since) >= long {
-                    self.leave(route, Left::Busy, "it has turned every call away for long");
+                let hold = if let Err(Fault::Busy { retry_after }) = said {
+                    retry_after.unwrap_or_default()
+                } else {
+                    Duration::ZERO
+                };
+                // After a pause that is ours it is another time.
+                let before = turning_away.filter(|away| now.duration_since(away.last.max(away.until)) < 2 * long);
+                let mut away = before.unwrap_or(TurningAway { since: now, last: now, until: now });
+                (away.last, away.until) = (now, away.until.max(now + hold.min(HOLD_MAX)));
+                *turning_away = Some(away);
+                if away.is_long(long) {
+                    self.leave(route, Left::Busy, "it turns every call away for long");
                 }
             }
             Err(_) => (),
         }
+    }
+}
+
+impl TurningAway {
+    /// As far as it is known now.
+    fn is_long(&self, long: Duration) -> bool {
+        self.last.max(self.until).duration_since(self.since) >= long
     }
 }
 
@@ -291,6 +320,33 @@ mod tests {
         assert_eq!(routes.pick().rank, 0);
         tokio::time::advance(BUSY_LONG).await;
         busy();
+        assert_eq!(routes.pick().rank, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_model_that_says_that_it_will_turn_away_for_long_is_left_at_once_and_until_then() {
+        let (routes, minute) = (routes(), Duration::from_secs(65));
+        let held = |hold| routes.note(&routes.all[0], &Err(Fault::Busy { retry_after: Some(hold) }));
+        held(BUSY_LONG / 2);
+        assert_eq!(routes.pick().rank, 0, "a pause of seconds is waited for");
+        held(minute);
+        assert_eq!(routes.pick().rank, 1);
+        routes.note(&routes.all[0], &Ok(reply("m")));
+        assert_eq!(routes.pick().rank, 1, "an answer to what was asked before ends no pause");
+        tokio::time::advance(minute).await;
+        assert_eq!([routes.pick().rank, routes.pick().rank], [0, 1], "one call tries the first again");
+        routes.note(&routes.all[0], &Ok(reply("m")));
+        assert_eq!(routes.pick().rank, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pauses_that_the_model_names_belong_to_the_time_in_which_it_turns_away() {
+        let routes = routes();
+        let held = || routes.note(&routes.all[0], &Err(Fault::Busy { retry_after: Some(BUSY_LONG * 2 / 3) }));
+        held();
+        tokio::time::advance(BUSY_LONG * 2 / 3).await;
+        assert_eq!(routes.pick().rank, 0);
+        held();
         assert_eq!(routes.pick().rank, 1);
     }
 

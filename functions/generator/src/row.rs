@@ -102,7 +102,7 @@ impl Generator {
                     return self.lead(job, todo, ask, fingerprint, lead, permits).await;
                 }
                 Role::Follow(waiting) => {
-                    if let Ok(outcome) = waiting.await {
+                    if let Some(outcome) = waiting.await.ok().and_then(|told| told.of(&job.id.run)) {
                         self.meter.shared();
                         return todo.settle(outcome);
                     }
@@ -131,7 +131,7 @@ impl Generator {
         // First kept, then told: who comes to this prompt meanwhile waits, and does not ask.
         let end = self.keep(&job, end, spoiled).await;
         if let RowEnd::Settled(line) | RowEnd::Answered(line) = &end {
-            lead.tell(&line.outcome);
+            lead.tell(&job.id.run, &line.outcome);
         }
         end
     }
@@ -141,7 +141,7 @@ impl Generator {
         let (mut history, mut server_retries, mut first_call) = (History::default(), 0, None);
         let (mut draft, mut question, mut before_change) = (Draft::default(), ask.clone(), None);
         let before = todo.spent.latency_ms;
-        bill::forget_draft(&mut todo.spent);
+        todo.spent.forget_draft();
         loop {
             let Some((route, permit, money)) = self.may_call(job, &ask).await else {
                 return RowEnd::Back { todo, why: GivenBack::Stopped };
@@ -328,7 +328,8 @@ fn settle(permit: Permit, said: &Result<Reply, Fault>) {
 }
 
 fn count(spent: &mut Spent, history: &mut History, class: &Class) {
-    spent.attempts += 1;
+    // A call that the model had no place for is no attempt of the row.
+    spent.attempts += u32::from(!matches!(class, Class::Busy));
     spent.paid_calls += u32::from(class.is_paid());
     spent.ambiguous_calls += u32::from(*class == Class::Ambiguous);
     history.truncated += u32::from(matches!(class, Class::Truncated | Class::Overthought));

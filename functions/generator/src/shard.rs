@@ -14,7 +14,7 @@ use tasuki_relay::control;
 use tasuki_relay::names::{Bucket, Segment, ShardId};
 use tasuki_relay::ports::{ObjectsError, Verdict, Why};
 use tasuki_relay::record::{self, AnswerLine, Content, Failed, GivenBack, Header, Outcome, ShardLine, Spent};
-use tasuki_relay::sweep::PAGE;
+use tasuki_relay::sweep;
 use tasuki_relay::write::{Written, create_once};
 use tracing::Span;
 
@@ -79,15 +79,8 @@ impl Generator {
 
     /// The shard's checkpoints by name, in order.
     async fn segments(&self, id: &ShardId) -> Result<Vec<Segment>, ObjectsError> {
-        let (prefix, mut all, mut after) = (id.checkpoints(), Vec::new(), None::<String>);
-        loop {
-            let page = self.objects.list(Bucket::State, &prefix, after.as_deref(), PAGE).await?;
-            after = page.last().map(|meta| meta.name.clone());
-            all.extend(page.iter().filter_map(|meta| Segment::parse_object(&meta.name).ok()));
-            if page.len() < PAGE {
-                return Ok(all);
-            }
-        }
+        let all = sweep::list(&*self.objects, Bucket::State, &id.checkpoints(), None).await?;
+        Ok(all.iter().filter_map(|meta| Segment::parse_object(&meta.name).ok()).collect())
     }
 
     /// A list that failed is never "no answers": it is an error.

@@ -81,7 +81,7 @@ pub(crate) fn log(header: &Header, lines: &BTreeMap<u64, AnswerLine>, effort: Ef
     tracing::info!(
         leg = "generator", %run, %shard, pipeline = header.pipeline, rows = lines.len() as u64,
         answered = summary.answered, failed = summary.failed, unchanged = summary.unchanged, reasons = summary.reasons(),
-        calls = attempts, paid_calls, ambiguous_calls, rejected = effort.rejected, waited_ms = effort.waited_ms,
+        calls = attempts + effort.rejected, paid_calls, ambiguous_calls, rejected = effort.rejected, waited_ms = effort.waited_ms,
         in_flight = effort.in_flight, wasted = header.wasted_answers,
         epochs = effort.epochs, prompt_tokens = usage.prompt, output_tokens = usage.output,
         thought_tokens = usage.thought, cached_tokens = usage.cached, reused, cost_microusd = (cost + header.wasted.cost) / PICO_IN_MICRO, latency_sum_ms = latency_ms,

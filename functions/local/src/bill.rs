@@ -34,8 +34,51 @@ pub(crate) struct Cost {
     pub(crate) basis: Basis,
     /// With the cost that the basis says.
     pub(crate) counts: Counts,
-    /// The run is not at its end: what is paid for and not loaded yet is not counted.
-    pub(crate) is_open: bool,
+    /// Of a run that is not at its end.
+    pub(crate) so_far: Option<SoFar>,
+}
+
+/// What the cost of a run that is not at its end has in it, and what it has not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SoFar {
+    /// Of all that was paid: what is stored and not loaded yet.
+    pub(crate) not_loaded: Bill,
+    pub(crate) missing: Missing,
+}
+
+/// What is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Missing {
+    /// Only what is nowhere yet: calls in flight, and replies since the last checkpoint.
+    InFlight,
+    /// That, and so many objects, which are more than were read.
+    Unread(usize),
+    /// All that is not loaded: this person may not read it.
+    NotLoaded,
+}
+
+impl Missing {
+    fn text(self) -> String {
+        match self {
+            Missing::InFlight => "without calls in flight".to_owned(),
+            Missing::Unread(objects) => format!("without {} objects that were not read", number(objects as u64)),
+            Missing::NotLoaded => "without what is not loaded yet".to_owned(),
+        }
+    }
+
+    fn note(self) -> String {
+        let flight = "calls in flight, and replies since their shard's last checkpoint";
+        let missing = match self {
+            Missing::InFlight => format!("{flight}, are not in this"),
+            Missing::Unread(objects) => {
+                format!("{flight}, and what is in {} further objects, are not in this", number(objects as u64))
+            }
+            Missing::NotLoaded => {
+                "what is paid for and not loaded yet is not in this, for want of the right to read it".to_owned()
+            }
+        };
+        format!("the run is not at its end: {missing}")
+    }
 }
 
 impl Cost {
@@ -44,12 +87,12 @@ impl Cost {
         let bill = |bill: Bill| Bill { cost: 0, ..bill };
         let (retries, salvage, waste) = (bill(counts.retries), bill(counts.salvage), bill(counts.waste));
         let counts = Counts { cost: 0, unpriced_calls: 0, ambiguous_calls: 0, retries, salvage, waste, ..counts };
-        Cost { basis: Basis::StandIn, counts, is_open: false }
+        Cost { basis: Basis::StandIn, counts, so_far: None }
     }
 
     /// As each call was priced.
     pub(crate) fn recorded(counts: Counts) -> Cost {
-        Cost { basis: Basis::Calls, counts, is_open: false }
+        Cost { basis: Basis::Calls, counts, so_far: None }
     }
 
     /// Of a run that a version without prices wrote; `list` is its model's price then.
@@ -58,17 +101,17 @@ impl Cost {
             Some(price) => Counts { cost: price.of(counts.usage), ..counts },
             None => Counts { unpriced_calls: counts.bill().calls, ..counts },
         };
-        Cost { basis: Basis::ListPrice, counts, is_open: false }
+        Cost { basis: Basis::ListPrice, counts, so_far: None }
     }
 
-    /// So far.
-    pub(crate) fn open(self, is_open: bool) -> Cost {
-        Cost { is_open: is_open && self.basis != Basis::StandIn, ..self }
+    /// Of a run that is not at its end.
+    pub(crate) fn so_far(self, so_far: Option<SoFar>) -> Cost {
+        Cost { so_far: so_far.filter(|_| self.basis != Basis::StandIn), ..self }
     }
 
     /// Dollars; `None` when a part of it is not known.
     pub(crate) fn usd(&self) -> Option<f64> {
-        self.known(self.counts.bill()).filter(|_| !self.is_open)
+        self.known(self.counts.bill()).filter(|_| self.so_far.is_none())
     }
 
     /// Dollars of an answer that is in the store, or was until a newer run's took its place.
@@ -119,8 +162,8 @@ impl Cost {
             words.push(format!("{} have no known price", calls(self.counts.unpriced_calls)));
         }
         let sum = self.sum(self.counts.bill());
-        let sum = if self.is_open { format!("{sum} so far, without what is not loaded yet") } else { sum };
-        (sum, words.join(", "))
+        let so_far = self.so_far.map(|so_far| format!(" so far, {}", so_far.missing.text()));
+        (sum + &so_far.unwrap_or_default(), words.join(", "))
     }
 
     /// There is more to tell than the sum.
@@ -139,8 +182,13 @@ impl Cost {
         ];
         let told = all.into_iter().filter(|(_, count, _)| *count > 0);
         let told = told.map(|(name, count, what)| (name, format!("{} {what}", number(count))));
-        let open = "the run is not at its end: what is paid for and not loaded yet is not in this".to_owned();
-        self.is_open.then_some(("so far", open)).into_iter().chain(told).collect()
+        self.so_far.iter().flat_map(|so_far| self.notes_so_far(so_far)).chain(told).collect()
+    }
+
+    fn notes_so_far(&self, SoFar { not_loaded, missing }: &SoFar) -> impl Iterator<Item = (&'static str, String)> {
+        let of = format!("{} of it, {}, not loaded yet", self.sum(*not_loaded), calls(not_loaded.calls));
+        let not_loaded = (not_loaded.calls > 0).then_some(("not loaded", of));
+        [("so far", missing.note())].into_iter().chain(not_loaded)
     }
 
     /// `{answers: {calls, …}, retries, salvage, waste}`; null where nobody counted by class.
@@ -155,6 +203,11 @@ impl Cost {
             "calls": bill.calls, "prompt_tokens": bill.usage.prompt, "cached_tokens": bill.usage.cached,
             "output_tokens": bill.usage.output, "thought_tokens": bill.usage.thought, "cost_usd": self.known(bill),
         })
+    }
+
+    /// Of the total what is not loaded yet; null where nothing can be.
+    pub(crate) fn not_loaded_json(&self) -> Value {
+        self.so_far.map_or(Value::Null, |so_far| self.class_json(so_far.not_loaded))
     }
 
     /// `calls`, `list_price`, `stand_in`.
@@ -264,10 +317,28 @@ mod tests {
 
     #[test]
     fn what_an_open_run_cost_is_not_known_yet() {
-        let cost = Cost::recorded(counts()).open(true);
-        assert_eq!((cost.usd(), cost.usd_per_answer(), cost.notes().len()), (None, None, 1));
-        assert_eq!(cost.in_short().0, "$0.60 so far, without what is not loaded yet");
-        assert_eq!(Cost::nothing(counts()).open(true).usd(), Some(0.0), "the stand-in costs nothing at any time");
+        let told = |not_loaded, missing| {
+            let cost = Cost::recorded(counts()).so_far(Some(SoFar { not_loaded, missing }));
+            assert_eq!((cost.usd(), cost.usd_per_answer()), (None, None));
+            assert_eq!(cost.not_loaded_json()["calls"], not_loaded.calls);
+            let notes: Vec<String> = cost.notes().into_iter().map(|(name, note)| format!("{name}: {note}")).collect();
+            (cost.in_short().0, notes.join("\n"))
+        };
+        let (short, notes) = told(bill(3, 5), Missing::InFlight);
+        assert_eq!(short, "$0.60 so far, without calls in flight");
+        assert!(
+            notes.ends_with("checkpoint, are not in this\nnot loaded: $0.05 of it, 3 calls, not loaded yet"),
+            "{notes}"
+        );
+        let (short, notes) = told(bill(3, 5), Missing::Unread(1_200));
+        assert!(short.ends_with("without 1,200 objects that were not read"), "{short}");
+        assert!(notes.contains("in 1,200 further objects"), "{notes}");
+        let (short, notes) = told(Bill::default(), Missing::NotLoaded);
+        assert!(short.ends_with("so far, without what is not loaded yet"), "{short}");
+        assert!(notes.ends_with("the right to read it"), "{notes}");
+        let so_far = SoFar { not_loaded: bill(3, 5), missing: Missing::InFlight };
+        let free = Cost::nothing(counts()).so_far(Some(so_far));
+        assert_eq!((free.usd(), free.so_far), (Some(0.0), None), "the stand-in costs nothing at any time");
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! What an operator asks of the store, whichever it is. Rows come one by one: a run may have more than fit in memory.
 
-use crate::names::RunId;
+use crate::names::{RunId, ShardIndex};
 use crate::pipeline::Pipeline;
 use crate::ports::{RecordsError, RunRow};
-use crate::record::Key;
+use crate::record::{Counts, Key};
 use async_trait::async_trait;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -39,6 +39,15 @@ pub struct ResultRow {
     pub ordinal: u64,
 }
 
+/// The parts of a run that are loaded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LoadedParts {
+    /// Which.
+    pub shards: BTreeSet<ShardIndex>,
+    /// What they come to: exactly these.
+    pub counts: Counts,
+}
+
 /// Takes the rows of an answer; no more are asked for once it breaks.
 pub type Each<'a, T> = &'a mut dyn FnMut(T) -> ControlFlow<()>;
 
@@ -49,6 +58,8 @@ pub trait Books {
     async fn runs(&self) -> Result<Vec<RunRow>, RecordsError>;
     /// One run, if a part of it is loaded.
     async fn run(&self, run: &RunId) -> Result<Option<RunRow>, RecordsError>;
+    /// The parts of the run that are loaded now, and their counts: all of one moment.
+    async fn loaded_parts(&self, run: &RunId) -> Result<LoadedParts, RecordsError>;
     /// The failed rows of a run by ordinal, `limit` at most.
     async fn failures(&self, run: &RunId, limit: u64, each: Each<'_, FailureRow>) -> Result<(), RecordsError>;
     /// How many rows of a run failed for which reason, the most frequent first.
@@ -62,6 +73,9 @@ pub trait Books {
         limit: u64,
         each: Each<'_, ResultRow>,
     ) -> Result<(), RecordsError>;
+    /// How many of the rows of [`Books::results`] each model answered, by the column `model`; the most first. It reads all those
+    /// rows.
+    async fn answerers(&self, pipeline: &Pipeline, run: &RunId) -> Result<Vec<(String, u64)>, RecordsError>;
     /// The failed rows of the run, by ordinal, whose keys a newer run has answered: one of a newer file, or a retry. Answers
     /// of the model `but` are none.
     async fn answered_since(

@@ -1,7 +1,7 @@
 //! Checkpoints: what a shard's earlier holders paid for. A merge of immutable segments: total, commutative, idempotent.
 
 use crate::names::Segment;
-use crate::record::{AnswerLine, Bill, CheckpointLine, GivenBack, Outcome, Spent};
+use crate::record::{AnswerLine, Bill, CheckpointLine, Counts, GivenBack, Outcome, Spent};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Rows that a shard answers between two checkpoints: bounds what a crash wastes.
@@ -65,19 +65,26 @@ impl Checkpoints {
         (settled, wasted, bill)
     }
 
-    /// What all that is in them cost, in picodollars: rows with an outcome, answers that lost, and rows that were given back.
-    pub fn cost(&self) -> u64 {
-        let (settled, _, wasted) = self.settled();
-        let given_back: BTreeMap<u64, u64> = self
+    /// The calls of all that is in them: of rows with an outcome, of answers that lost, and of rows that were given back, of whose
+    /// replies nothing is kept. No rows and no parts: those count when they are loaded.
+    pub fn counts(&self) -> Counts {
+        let (settled, wasted_answers, wasted) = self.settled();
+        let given_back: BTreeMap<u64, Spent> = self
             .lines()
             .filter_map(|(_, line)| match line {
-                CheckpointLine::Unsettled { ordinal, spent, .. } => Some((*ordinal, spent.cost)),
+                CheckpointLine::Unsettled { ordinal, spent, .. } => Some((*ordinal, *spent)),
                 _ => None,
             })
             .filter(|(ordinal, _)| !settled.contains_key(ordinal))
             .collect();
-        let rows = settled.values().map(|line| line.spent.cost).chain(given_back.into_values());
-        rows.fold(wasted.cost, u64::saturating_add)
+        let mut counts = Counts::default();
+        counts.throw_away(wasted_answers, wasted);
+        settled.values().for_each(|line| counts.spend(&line.spent, matches!(line.outcome, Outcome::Failed(_))));
+        for mut spent in given_back.into_values() {
+            spent.forget_draft();
+            counts.spend(&spent, false);
+        }
+        counts
     }
 
     /// What a row without an outcome took so far.
@@ -218,7 +225,9 @@ mod tests {
         all.add(&segment(1, 0), vec![settled(1, 1), back(2, 10), back(3, 100)]);
         all.add(&segment(2, 0), vec![settled(1, 1), settled(2, 30), back(3, 400)]);
         all.add(&segment(3, 0), vec![settled(2, 1_000)]);
-        assert_eq!(all.cost(), 1 + 30 + 400 + 1_000);
+        let counts = all.counts();
+        assert_eq!((counts.cost, counts.paid_calls, counts.rows()), (1 + 30 + 400 + 1_000, 4, 0));
+        assert_eq!((counts.retries.cost, counts.waste.cost, counts.wasted_answers), (400, 1_000, 1));
     }
 
     #[test]

@@ -34,5 +34,6 @@ pub mod schema;
 pub mod settle;
 pub mod source;
 pub mod stand_in;
+pub mod stored;
 pub mod sweep;
 pub mod write;

@@ -99,16 +99,8 @@ pub fn keys_to_read(part: &Part) -> Vec<Key> {
 
 /// Decides every line of `part`, given the target rows of [`keys_to_read`] that exist. Each line is counted exactly once.
 pub fn settle<'a>(part: &'a Part, existing: &BTreeMap<Key, Existing>) -> Settled<'a> {
-    let Header { wasted_answers, wasted, .. } = part.header;
-    let counts = Counts {
-        shards: 1,
-        wasted_answers,
-        paid_calls: wasted.calls,
-        usage: wasted.usage,
-        cost: wasted.cost,
-        waste: wasted,
-        ..Counts::default()
-    };
+    let mut counts = Counts { shards: 1, ..Counts::default() };
+    counts.throw_away(part.header.wasted_answers, part.header.wasted);
     let mut settled = Settled { counts, ..Settled::default() };
     for line in &part.lines {
         let target = line.key.as_ref().and_then(|key| existing.get(key));

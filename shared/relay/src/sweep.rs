@@ -3,7 +3,7 @@
 use crate::clock::Millis;
 use crate::leg::Leg;
 use crate::names::{self, Bucket, RunId};
-use crate::ports::{Event, Objects, ObjectsError, Verdict, Why};
+use crate::ports::{Event, Meta, Objects, ObjectsError, Verdict, Why};
 use futures::StreamExt;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -125,13 +125,25 @@ pub async fn open_runs(objects: &dyn Objects, only: Option<&RunId>) -> Result<Ve
         let open = objects.stat(Bucket::State, &names::open(run)).await?;
         return Ok(open.map(|_| run.clone()).into_iter().collect());
     }
-    let (mut runs, mut after) = (Vec::new(), None::<String>);
+    let open = list(objects, Bucket::State, names::OPEN, None).await?;
+    Ok(open.iter().filter_map(|meta| names::parse_open(&meta.name).ok()).collect())
+}
+
+/// All objects whose names start with `prefix` and are greater than `after`, in order of their names.
+pub async fn list(
+    objects: &dyn Objects,
+    bucket: Bucket,
+    prefix: &str,
+    mut after: Option<String>,
+) -> Result<Vec<Meta>, ObjectsError> {
+    let mut all = Vec::new();
     loop {
-        let page = objects.list(Bucket::State, names::OPEN, after.as_deref(), PAGE).await?;
-        runs.extend(page.iter().filter_map(|meta| names::parse_open(&meta.name).ok()));
+        let page = objects.list(bucket, prefix, after.as_deref(), PAGE).await?;
         after = page.last().map(|meta| meta.name.clone());
-        if page.len() < PAGE {
-            return Ok(runs);
+        let last = page.len() < PAGE;
+        all.extend(page);
+        if last {
+            return Ok(all);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Conformance suites: what every adapter of a port must do. An error names the step that failed.
 
+pub mod books;
 mod model;
 mod objects;
 pub mod records;

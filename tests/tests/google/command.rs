@@ -1,6 +1,6 @@
 //! The `tasuki` command against a deployment: the services as processes, the storage stand-in, Spanner's emulator.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use libtest_mimic::Trial;
 use serde_json::Value;
 use std::time::Duration;
@@ -241,6 +241,12 @@ async fn a_budget() -> Result<()> {
     let shards = deployment.storage.names(&deployment.buckets.shards).len();
     ensure!(shards == 20, "{shards} shards");
 
+    told_to_the_token(&desk, &run, (prompt, output)).await?;
+    // Who may not list answers sees what is loaded, and that this is not all.
+    deployment.storage.fault(On::op(Op::List).bucket(&deployment.buckets.answers), u32::MAX, Fault::Status(403));
+    let told = desk.tasuki(&["cost", run.as_str()]).await?;
+    ensure!(told.code == Some(0) && told.out.contains("for want of the right to read it"), "{told:?}");
+    deployment.storage.heal();
     let status = desk.tasuki(&["status", run.as_str()]).await?;
     ensure!(status.out.contains("the budget of $0.004 is spent") && status.out.contains("--max-cost N"), "{status:?}");
     let refused = desk.tasuki(&["resume", run.as_str()]).await?;
@@ -254,6 +260,19 @@ async fn a_budget() -> Result<()> {
     );
     ensure!(tally.calls() == 400, "{} calls: each row is paid once", tally.calls());
     Ok(())
+}
+
+/// Within seconds all that was paid is in answers or checkpoints, and told.
+async fn told_to_the_token(desk: &Desk, run: &RunId, (prompt, output): (u64, u64)) -> Result<()> {
+    let mut told = Value::Null;
+    for _ in 0..50 {
+        told = json(&desk.tasuki(&["cost", run.as_str(), "--json"]).await?)?;
+        if told["total"]["prompt_tokens"] == prompt && told["total"]["output_tokens"] == output {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    bail!("{prompt} and {output} tokens were paid: {told}")
 }
 
 async fn following_ends() -> Result<()> {

@@ -5,7 +5,7 @@ use futures::future::join_all;
 use libtest_mimic::Trial;
 use std::sync::Arc;
 use tasuki_google::connect::Endpoint;
-use tasuki_google::records::SpannerRecords;
+use tasuki_google::records::{SpannerBooks, SpannerRecords};
 use tasuki_relay::ddl;
 use tasuki_relay::names::ShardIndex;
 use tasuki_relay::pipeline::Pipeline;
@@ -14,6 +14,7 @@ use tasuki_tests::build::{answer, failed, part, pipeline, run_id, with_totals};
 use tasuki_tests::emulators::{Needs, trial};
 use tasuki_tests::proxy::Proxy;
 use tasuki_tests::spanner::Database;
+use tasuki_tests::suites::books;
 use tasuki_tests::suites::records::records_suite;
 
 pub(crate) const S0: ShardIndex = ShardIndex(0);
@@ -45,6 +46,7 @@ pub fn trials() -> Vec<Trial> {
     vec![
         trial("spanner_keeps_the_contract", &[Spanner], || contract(Spanner)),
         trial("spanner_keeps_the_contract_among_aborts", &[SpannerWithFaults], || contract(SpannerWithFaults)),
+        trial("spanner_is_told_of_as_books_must", &[Spanner], told),
         trial("twenty_shards_of_a_run_load_at_once", &[Spanner], || twenty(Spanner)),
         trial("twenty_shards_of_a_run_load_at_once_among_aborts", &[SpannerWithFaults], || twenty(SpannerWithFaults)),
         trial("two_processes_load_a_shard_once", &[Spanner], || doubled(Spanner)),
@@ -81,6 +83,13 @@ async fn contract(needs: Needs) -> Result<()> {
         make(&database, &pipeline(table)).await?;
     }
     records_suite(&*open(&database, AT_ONCE).await?).await;
+    Ok(())
+}
+
+async fn told() -> Result<()> {
+    let (database, records) = with_table(&pipeline(books::TABLE)).await?;
+    let reader = SpannerBooks::connect(&database.name, Endpoint::emulator(&database.host), None).await?;
+    books::books_suite(&*records, &reader).await;
     Ok(())
 }
 

@@ -95,6 +95,46 @@ async fn a_model_that_turns_everything_away_is_left_for_its_fallback_and_comes_b
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_model_that_names_a_time_of_minutes_is_left_for_its_fallback_at_once() {
+    for hold in [65, 600] {
+        let clock = Clock::starting_at(START);
+        let objects = Arc::new(MemoryObjects::new(clock.clone()));
+        let text = with("[model]\nname = \"first\"\nfallback = [\"second\"]\n[run]\nmax_in_flight = 10");
+        let busy = Fault::Busy { retry_after: Some(Duration::from_secs(hold)) };
+        let model = Script::new(&clock, move |ask, _| match ask.pipeline.model.name.as_str() {
+            "first" => Err(busy.clone()),
+            _ => answered(ask),
+        });
+        let generator = generator(objects.clone(), model.clone(), &clock);
+        let (event, start) = (begin_as(&objects, &run(1), 100, &text).await, clock.instant());
+        drive(&generator, &event).await;
+        assert_eq!(models(&answers_of(&objects, &event).await.1), BTreeMap::from([("second-001", 100)]));
+        assert!(clock.instant() - start < Duration::from_secs(60), "nobody waits out {hold} s");
+        assert!(model.calls("first") <= 10, "{}", model.calls("first"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_row_that_fails_of_what_its_run_allows_fails_no_row_of_another() {
+    let clock = Clock::starting_at(START);
+    let objects = Arc::new(MemoryObjects::new(clock.clone()));
+    let model = Script::new(&clock, |ask, _| match ask.pipeline.model.max_output_tokens {
+        Some(10) => answered(ask).map(|reply| Reply { finish: Some("MAX_TOKENS".into()), text: "[".into(), ..reply }),
+        _ => answered(ask),
+    });
+    let generator = generator(objects.clone(), model, &clock);
+    let [little, much] =
+        [10, 1_000].map(|tokens| with(&format!("[model]\nname = \"m\"\nmax_output_tokens = {tokens}")));
+    let cut = begin_as(&objects, &run(1), 10, &little).await;
+    let fine = begin_as(&objects, &run(2), 10, &much).await;
+    tokio::join!(drive(&generator, &cut), drive(&generator, &fine));
+    let failed =
+        answers_of(&objects, &cut).await.1.into_iter().filter(|line| matches!(line.outcome, Outcome::Failed(_)));
+    assert_eq!(failed.count(), 10);
+    assert_eq!(models(&answers_of(&objects, &fine).await.1), BTreeMap::from([("m-001", 10)]));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_model_that_is_gone_is_left_at_once_and_without_a_fallback_the_machine_stands_still() {
     let clock = Clock::starting_at(START);
     let objects = Arc::new(MemoryObjects::new(clock.clone()));

@@ -15,8 +15,7 @@ use tasuki_relay::clock::{Chance, Clock, Millis};
 use tasuki_relay::files_only::FilesOnly;
 use tasuki_relay::names::{self, Bucket, RunId, ShardId, ShardIndex};
 use tasuki_relay::ports::{
-    Announcement, Ask, Event, Fault, Generation, Meta, Model, Notice, Object, Objects, ObjectsError, Reply, RunState,
-    Verdict, Why,
+    Announcement, Ask, Event, Fault, Generation, Model, Notice, Objects, ObjectsError, Reply, RunState, Verdict, Why,
 };
 use tasuki_relay::record::{
     Answer, AnswerLine, Content, Header, Input, Key, Outcome, Plan, ShardLine, Spent, Totals, decode, encode,
@@ -24,6 +23,7 @@ use tasuki_relay::record::{
 use tasuki_relay::rows::ObjectRows;
 use tasuki_relay::sweep::Sweep;
 use tasuki_splitter::Splitter;
+use tasuki_tests::hooked::{Call, Hooked, Op};
 use tasuki_tests::memory::{MemoryObjects, records::MemoryRecords};
 use tokio::time::{sleep, timeout};
 
@@ -205,58 +205,18 @@ async fn a_systemic_error_in_a_suspect_shard_poisons_no_row() {
     assert_eq!(outcomes(&objects), ["ok"; 3]);
 }
 
-/// Storage that refuses what it is told to refuse.
-struct Refuses(Arc<MemoryObjects>, &'static str);
-
-#[async_trait]
-impl Objects for Refuses {
-    async fn create(&self, bucket: Bucket, name: &str, body: Bytes) -> Result<Meta, ObjectsError> {
-        if name.starts_with(self.1) {
-            return Err(ObjectsError::Denied("403".into()));
+/// Storage that takes no new object whose name starts like that, and no claim on it under which work begins.
+fn refuses(objects: &Arc<MemoryObjects>, prefix: &'static str) -> Arc<dyn Objects> {
+    let refuse = move |call: &mut Call| {
+        let begins_work = || String::from_utf8_lossy(&call.body).contains("\"working\":true");
+        match call.generation {
+            _ if call.op != Op::Write || !call.name.starts_with(prefix) => Ok(()),
+            None => Err(ObjectsError::Denied("403".into())),
+            Some(_) if begins_work() => Err(ObjectsError::Unknown("503, before its effect".into())),
+            Some(_) => Ok(()),
         }
-        self.0.create(bucket, name, body).await
-    }
-    async fn replace(
-        &self,
-        bucket: Bucket,
-        name: &str,
-        body: Bytes,
-        expected: Generation,
-    ) -> Result<Meta, ObjectsError> {
-        let begins_work = String::from_utf8_lossy(&body).contains("\"working\":true");
-        if name.starts_with(self.1) && begins_work {
-            return Err(ObjectsError::Unknown("503, before its effect".into()));
-        }
-        self.0.replace(bucket, name, body, expected).await
-    }
-    async fn remove(&self, bucket: Bucket, name: &str, expected: Option<Generation>) -> Result<(), ObjectsError> {
-        self.0.remove(bucket, name, expected).await
-    }
-    async fn stat(&self, bucket: Bucket, name: &str) -> Result<Option<Meta>, ObjectsError> {
-        self.0.stat(bucket, name).await
-    }
-    async fn read(&self, bucket: Bucket, name: &str, at: Option<Generation>) -> Result<Option<Object>, ObjectsError> {
-        self.0.read(bucket, name, at).await
-    }
-    async fn read_range(
-        &self,
-        bucket: Bucket,
-        name: &str,
-        at: Generation,
-        from: u64,
-        most: usize,
-    ) -> Result<Option<Bytes>, ObjectsError> {
-        self.0.read_range(bucket, name, at, from, most).await
-    }
-    async fn list(
-        &self,
-        bucket: Bucket,
-        prefix: &str,
-        after: Option<&str>,
-        most: usize,
-    ) -> Result<Vec<Meta>, ObjectsError> {
-        self.0.list(bucket, prefix, after, most).await
-    }
+    };
+    Hooked::new(objects.clone(), refuse)
 }
 
 #[tokio::test(start_paused = true)]
@@ -264,7 +224,7 @@ async fn a_missing_right_to_write_checkpoints_stops_the_machine_before_it_pays_a
     let (clock, objects) = world();
     let event = begin(&objects, &run(1), 100).await;
     let model = Told::new(|n| (1 + n / 20, answer()));
-    let storage = Arc::new(Refuses(objects.clone(), "ckpt/"));
+    let storage = refuses(&objects, "ckpt/");
     let settings = Settings { max_in_flight: 10, ..Settings::default() };
     let generator = Generator::new(storage, model.clone(), clock, Chance::seeded(1), settings);
     for _ in 0..20 {
@@ -365,7 +325,7 @@ async fn a_renewal_that_failed_before_its_effect_loses_no_lease() {
     let before = Claims::new(objects.clone(), clock.clone(), Chance::seeded(1), timing);
     let Claimed::Won(gone) = before.take(&name).await.unwrap() else { panic!("nobody else is here") };
     gone.release().await;
-    let claims = Claims::new(Arc::new(Refuses(objects, "claims/")), clock, Chance::seeded(2), timing);
+    let claims = Claims::new(refuses(&objects, "claims/"), clock, Chance::seeded(2), timing);
     let Claimed::Free(stale) = claims.take(&name).await.unwrap() else { panic!("it was released") };
     let Claimed::Won(claim) = claims.take_over(&name, stale, None).await.unwrap() else { panic!("it is free") };
     let lease = claim.lease();
@@ -374,54 +334,13 @@ async fn a_renewal_that_failed_before_its_effect_loses_no_lease() {
     assert!(lease.may_spend(), "nobody else wrote the claim");
 }
 
-/// Cannot read what is of this run.
-struct Blind(Arc<MemoryObjects>, RunId);
-
-impl Blind {
-    fn see(&self, name: &str) -> Result<(), ObjectsError> {
-        if name.contains(self.1.as_str()) { Err(ObjectsError::Unknown("blind".into())) } else { Ok(()) }
-    }
-}
-
-#[async_trait]
-impl Objects for Blind {
-    async fn create(&self, bucket: Bucket, name: &str, body: Bytes) -> Result<Meta, ObjectsError> {
-        self.0.create(bucket, name, body).await
-    }
-    async fn replace(&self, bucket: Bucket, name: &str, body: Bytes, at: Generation) -> Result<Meta, ObjectsError> {
-        self.0.replace(bucket, name, body, at).await
-    }
-    async fn remove(&self, bucket: Bucket, name: &str, at: Option<Generation>) -> Result<(), ObjectsError> {
-        self.0.remove(bucket, name, at).await
-    }
-    async fn stat(&self, bucket: Bucket, name: &str) -> Result<Option<Meta>, ObjectsError> {
-        self.see(name)?;
-        self.0.stat(bucket, name).await
-    }
-    async fn read(&self, bucket: Bucket, name: &str, at: Option<Generation>) -> Result<Option<Object>, ObjectsError> {
-        self.see(name)?;
-        self.0.read(bucket, name, at).await
-    }
-    async fn read_range(
-        &self,
-        bucket: Bucket,
-        name: &str,
-        at: Generation,
-        offset: u64,
-        most: usize,
-    ) -> Result<Option<Bytes>, ObjectsError> {
-        self.0.read_range(bucket, name, at, offset, most).await
-    }
-    async fn list(
-        &self,
-        bucket: Bucket,
-        prefix: &str,
-        after: Option<&str>,
-        most: usize,
-    ) -> Result<Vec<Meta>, ObjectsError> {
-        self.see(prefix)?;
-        self.0.list(bucket, prefix, after, most).await
-    }
+/// Storage that cannot read what is of this run.
+fn blind(objects: &Arc<MemoryObjects>, run: RunId) -> Arc<dyn Objects> {
+    let see = move |call: &mut Call| {
+        let looks = matches!(call.op, Op::Stat | Op::Read | Op::List);
+        if looks && call.name.contains(run.as_str()) { Err(ObjectsError::Unknown("blind".into())) } else { Ok(()) }
+    };
+    Hooked::new(objects.clone(), see)
 }
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -477,7 +396,7 @@ async fn what_hinders_one_run_hinders_no_other_in_the_splitters_sweep_and_is_tol
     }
     sleep(MINUTE * 11).await;
     let first = sorted([&runs[0], &runs[2], &runs[4]].map(Clone::clone)).swap_remove(0);
-    let swept = splitter(Arc::new(Blind(objects.clone(), first)), &clock).sweep().await;
+    let swept = splitter(blind(&objects, first), &clock).sweep().await;
     assert_eq!(swept, Err(Why::Unconfirmed("storage did not confirm: blind".into())));
     assert_eq!(objects.live(Bucket::Shards).len(), 5, "every other file is split");
 }
@@ -490,7 +409,7 @@ async fn what_hinders_one_run_is_told_by_every_sweep() {
         begin(&objects, run, 1).await;
     }
     sleep(MINUTE * 11).await;
-    let blind: Arc<dyn Objects> = Arc::new(Blind(objects.clone(), runs[0].clone()));
+    let blind = blind(&objects, runs[0].clone());
     let failed = Err(Why::Unconfirmed("storage did not confirm: blind".into()));
     assert_eq!(generator(blind.clone(), Told::new(|_| (1, answer())), &clock).sweep().await, failed);
     assert_eq!(objects.live(Bucket::Answers).len(), 2);

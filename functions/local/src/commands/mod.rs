@@ -1,5 +1,6 @@
 //! What each command does.
 
+mod answerers;
 pub(crate) mod cancel;
 pub(crate) mod cost;
 pub(crate) mod drive;

@@ -1,5 +1,6 @@
 //! All runs of a folder: the store's, folded with plans, open runs and dropped files, so that none is missing.
 
+use super::answerers::Answerers;
 use super::run::suffix_of;
 use super::watch;
 use crate::bill::Basis;
@@ -18,7 +19,7 @@ use tasuki_relay::pipeline::Pipeline;
 use tasuki_relay::ports::{Generation, Meta, ObjectsError, RunRow, RunState};
 use tasuki_relay::record::{Counts, Header, Plan, Snapshot, Totals};
 use tasuki_relay::stand_in::StandIn;
-use tasuki_relay::sweep::PAGE;
+use tasuki_relay::sweep;
 
 /// Letters of a run's name that are shown: they tell a thousand runs apart.
 pub(crate) const SHORT: usize = 9;
@@ -97,7 +98,15 @@ impl Run {
         self
     }
 
+    /// The run for programs.
     pub(crate) async fn json(&self, site: &dyn Site) -> Result<Value> {
+        let mut run = self.json_in_list(site).await?;
+        run["answerers"] = Answerers::of(site, self).await?.map_or(Value::Null, |answerers| answerers.json());
+        Ok(run)
+    }
+
+    /// Without what takes a look at all of its rows.
+    pub(crate) async fn json_in_list(&self, site: &dyn Site) -> Result<Value> {
         let counts = self.counts();
         let times = self.row.as_ref().map(|row| (row.opened_at, row.ended_at));
         let reasons: BTreeMap<_, _> = match counts.failed {
@@ -105,18 +114,18 @@ impl Run {
             _ => site.books().failure_reasons(&self.run).await?.into_iter().collect(),
         };
         let cost = super::cost::of(site, self).await?;
-        let stand_in = cost.basis == Basis::StandIn;
+        let (stand_in, paid) = (cost.basis == Basis::StandIn, cost.counts);
         Ok(json!({
             "run": self.run, "state": self.state, "pipeline": self.pipeline, "file": self.file, "input": self.input,
             "rows": counts.rows(), "expected_rows": self.expected(), "loaded": counts.loaded, "failed": counts.failed,
             "cancelled": counts.cancelled, "unchanged": counts.unchanged, "superseded": counts.superseded,
-            "paid_calls": counts.paid_calls, "ambiguous_calls": counts.ambiguous_calls,
-            "wasted_answers": counts.wasted_answers, "failures": reasons, "refused": self.refused,
-            "tokens": { "prompt": counts.usage.prompt, "output": counts.usage.output, "thought": counts.usage.thought,
-                "cached": counts.usage.cached },
+            "paid_calls": paid.paid_calls, "ambiguous_calls": paid.ambiguous_calls,
+            "wasted_answers": paid.wasted_answers, "failures": reasons, "refused": self.refused,
+            "tokens": { "prompt": paid.usage.prompt, "output": paid.usage.output, "thought": paid.usage.thought,
+                "cached": paid.usage.cached },
             "cost_usd": cost.usd(), "cost_basis": cost.basis_json(), "bill": cost.json(),
-            "unpriced_calls": cost.counts.unpriced_calls, "reused_answers": counts.reused_answers,
-            "duplicate_prompts": counts.duplicate_prompts,
+            "not_loaded": cost.not_loaded_json(), "unpriced_calls": paid.unpriced_calls,
+            "reused_answers": paid.reused_answers, "duplicate_prompts": paid.duplicate_prompts,
             "run_time": self.run_time, "source_time": self.source_time,
             "opened_at": times.map(|(opened, _)| opened), "ended_at": times.and_then(|(_, ended)| ended),
             "parked": self.parked.as_ref().map(|(_, why)| why), "note": stand_in.then_some(StandIn::NOTE),
@@ -327,16 +336,7 @@ fn seen(listed: Result<Vec<Meta>>) -> Result<Vec<Meta>> {
 
 /// All objects under a prefix.
 pub(crate) async fn list(site: &dyn Site, bucket: Bucket, prefix: &str) -> Result<Vec<Meta>> {
-    let mut all = Vec::new();
-    loop {
-        let after = all.last().map(|meta: &Meta| meta.name.clone());
-        let page = site.objects().list(bucket, prefix, after.as_deref(), PAGE).await?;
-        let last = page.len() < PAGE;
-        all.extend(page);
-        if last {
-            return Ok(all);
-        }
-    }
+    Ok(sweep::list(&*site.objects(), bucket, prefix, None).await?)
 }
 
 /// What the calls of a run were.

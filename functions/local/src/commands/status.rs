@@ -1,5 +1,6 @@
 //! `tasuki status`
 
+use super::answerers::Answerers;
 use super::drive::End;
 use super::report::exit_of;
 use super::runs::{self, Run};
@@ -13,6 +14,7 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::io::{Write, stdout};
+use tasuki_relay::record::Counts;
 use tasuki_relay::stand_in::StandIn;
 
 pub(crate) async fn status(site: &dyn Site, args: cli::Status) -> Result<Exit> {
@@ -29,7 +31,7 @@ async fn all(site: &dyn Site, driver: &Driver, json: bool) -> Result<Exit> {
     if json {
         let mut list = Vec::with_capacity(runs.len());
         for run in &runs {
-            list.push(run.json(site).await?);
+            list.push(run.json_in_list(site).await?);
         }
         let working = match driver {
             Driver::Process(holder) => json!({ "command": holder.command, "pid": holder.pid }),
@@ -109,6 +111,9 @@ async fn one(site: &dyn Site, run: Run, driver: &Driver, json: bool) -> Result<E
     let of = expected.map_or_else(|| " so far".to_owned(), |rows| format!(" of {}", number(rows)));
     say("rows", number(counts.rows()) + &of)?;
     say("loaded", number(counts.loaded))?;
+    if let Some(text) = Answerers::of(site, &run).await?.and_then(|answerers| answerers.text(&run)) {
+        say("answered by", text)?;
+    }
     let reasons = site.books().failure_reasons(&run.run).await?;
     let reasons: Vec<_> = reasons.iter().map(|(reason, count)| format!("{reason} {}", number(*count))).collect();
     say("failed", format!("{}  {}", number(counts.failed), reasons.join(", ")).trim_end().to_owned())?;
@@ -116,10 +121,11 @@ async fn one(site: &dyn Site, run: Run, driver: &Driver, json: bool) -> Result<E
     say("superseded", number(counts.superseded))?;
     let cost = cost::of(site, &run).await?;
     let stand_in = cost.basis == Basis::StandIn;
-    let calls = [counts.paid_calls, counts.ambiguous_calls, counts.wasted_answers].map(number);
+    let Counts { paid_calls, ambiguous_calls, wasted_answers, usage, .. } = cost.counts;
+    let calls = [paid_calls, ambiguous_calls, wasted_answers].map(number);
     let paid = runs::paid(stand_in);
     say("calls", format!("{} {paid}, {} ambiguous, {} wasted", calls[0], calls[1], calls[2]))?;
-    let usage = [counts.usage.prompt, counts.usage.cached, counts.usage.output, counts.usage.thought].map(number);
+    let usage = [usage.prompt, usage.cached, usage.output, usage.thought].map(number);
     say("tokens", format!("{} in ({} cached), {} out, {} thought", usage[0], usage[1], usage[2], usage[3]))?;
     let (sum, of_it) = cost.in_short();
     say("cost", format!("{sum}  {of_it}").trim_end().to_owned())?;

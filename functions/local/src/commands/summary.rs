@@ -1,5 +1,6 @@
 //! What a run came to.
 
+use super::answerers::Answerers;
 use super::cost;
 use super::results::replaced;
 use super::runs::{self, Run};
@@ -12,6 +13,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 use tasuki_relay::books::ResultRow;
 use tasuki_relay::pipeline::Pipeline;
+use tasuki_relay::record::Counts;
 use tasuki_relay::stand_in::StandIn;
 
 /// Answers that a summary shows.
@@ -51,6 +53,9 @@ impl Summary<'_> {
         ));
         out.count("rows", counts.rows(), "");
         out.count("loaded", counts.loaded, "");
+        if let Some(text) = Answerers::of(site, self.run).await?.and_then(|answerers| answerers.text(self.run)) {
+            out.line(format!("  {:<11}{:>12}  {text}", "answered by", ""));
+        }
         if counts.failed > 0 {
             let reasons = site.books().failure_reasons(&self.run.run).await?;
             let more = reasons.len().saturating_sub(REASONS);
@@ -74,10 +79,9 @@ impl Summary<'_> {
         let cost = cost::of(site, self.run).await?;
         let stand_in = cost.basis == Basis::StandIn;
         let paid = runs::paid(stand_in);
-        let more =
-            format!("{paid}, {} ambiguous, {} wasted", number(counts.ambiguous_calls), number(counts.wasted_answers));
-        out.count("calls", counts.paid_calls, &more);
-        let usage = counts.usage;
+        let Counts { paid_calls, ambiguous_calls, wasted_answers, reused_answers, usage, .. } = cost.counts;
+        let more = format!("{paid}, {} ambiguous, {} wasted", number(ambiguous_calls), number(wasted_answers));
+        out.count("calls", paid_calls, &more);
         if usage.prompt > 0 {
             let of = format!(
                 "in ({} cached), {} out, {} thought",
@@ -87,12 +91,12 @@ impl Summary<'_> {
             );
             out.count("tokens", usage.prompt, &of);
         }
-        if !stand_in && counts.bill().calls > 0 {
+        if !stand_in && paid_calls > 0 {
             let (sum, of_it) = cost.in_short();
             out.line(format!("  {:<11}{sum:>12}  {of_it}", "cost").trim_end().to_owned());
         }
-        if counts.reused_answers > 0 {
-            out.count("reused", counts.reused_answers, "from the cache, they cost nothing");
+        if reused_answers > 0 {
+            out.count("reused", reused_answers, "from the cache, they cost nothing");
         }
         if cost.has_parts() {
             out.line(format!("                       see {}", site.line(&["cost", self.run.short()])));

@@ -11,7 +11,7 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use tasuki_relay::books::{Books, Each, FailureRow, ResultRow};
+use tasuki_relay::books::{Books, Each, FailureRow, LoadedParts, ResultRow};
 use tasuki_relay::names::RunId;
 use tasuki_relay::pipeline::Pipeline;
 use tasuki_relay::ports::{RecordsError, RunRow};
@@ -39,6 +39,11 @@ impl Reader {
     /// One run, if any part of it is loaded.
     pub fn run(&self, run: &RunId) -> Result<Option<RunRow>, RecordsError> {
         self.ask(|connection| Ok(runs::run(connection, run)?))
+    }
+
+    /// See [`Books::loaded_parts`].
+    pub fn loaded_parts(&self, run: &RunId) -> Result<LoadedParts, RecordsError> {
+        self.ask(|connection| Ok(runs::loaded_parts(connection, run)?))
     }
 
     /// The failed rows of a run in their order, `limit` at most. Stops early when `each` says so.
@@ -114,6 +119,21 @@ impl Reader {
                 }
             }
             Ok(())
+        })
+    }
+
+    /// See [`Books::answerers`].
+    pub fn answerers(&self, pipeline: &Pipeline, run: &RunId) -> Result<Vec<(String, u64)>, RecordsError> {
+        self.ask(|connection| {
+            if target::known(connection, pipeline)?.is_none() {
+                return Ok(Vec::new());
+            }
+            let sql = format!(
+                "SELECT model, COUNT(*) FROM {} WHERE run = ? GROUP BY model ORDER BY COUNT(*) DESC, model",
+                quoted(&pipeline.table)
+            );
+            let read = |row: &Row<'_>| Ok((row.get(0)?, uint(row.get(1)?)));
+            Ok(connection.prepare(&sql)?.query_map([run.as_str()], read)?.collect::<Result<_, _>>()?)
         })
     }
 
@@ -200,6 +220,9 @@ impl Books for Reader {
     async fn run(&self, run: &RunId) -> Result<Option<RunRow>, RecordsError> {
         self.run(run)
     }
+    async fn loaded_parts(&self, run: &RunId) -> Result<LoadedParts, RecordsError> {
+        self.loaded_parts(run)
+    }
     async fn failures(&self, run: &RunId, limit: u64, each: Each<'_, FailureRow>) -> Result<(), RecordsError> {
         self.failures(run, limit, each)
     }
@@ -214,6 +237,9 @@ impl Books for Reader {
         each: Each<'_, ResultRow>,
     ) -> Result<(), RecordsError> {
         self.results(pipeline, Some(run), limit, each)
+    }
+    async fn answerers(&self, pipeline: &Pipeline, run: &RunId) -> Result<Vec<(String, u64)>, RecordsError> {
+        self.answerers(pipeline, run)
     }
     async fn answered_since(
         &self,

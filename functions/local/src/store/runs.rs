@@ -7,6 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 use std::collections::BTreeSet;
 use std::error::Error;
 use std::str::FromStr;
+use tasuki_relay::books::LoadedParts;
 use tasuki_relay::clock::Millis;
 use tasuki_relay::names::{RunId, ShardIndex};
 use tasuki_relay::ports::{Announcement, Generation, RunRow, RunState};
@@ -143,6 +144,17 @@ pub(super) fn unpublished(connection: &Connection, only: Option<&RunId>) -> Resu
         announcements.extend(run(connection, &id)?.and_then(|run| settle::announcement(event_id, run)));
     }
     Ok(announcements)
+}
+
+/// All ledger rows of a run.
+pub(super) fn loaded_parts(connection: &Connection, run: &RunId) -> rusqlite::Result<LoadedParts> {
+    let mut select = connection.prepare_cached("SELECT * FROM Ledger WHERE run = ?")?;
+    let (mut rows, mut parts) = (select.query([run.as_str()])?, LoadedParts::default());
+    while let Some(row) = rows.next()? {
+        parts.shards.insert(ShardIndex(row.get("shard")?));
+        parts.counts += counts_in(row)?;
+    }
+    Ok(parts)
 }
 
 /// Which of `shards` have a ledger row.

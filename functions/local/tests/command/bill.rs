@@ -71,6 +71,54 @@ async fn cost_tells_each_class_and_they_come_to_what_the_server_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_stopped_run_has_paid_is_told_to_the_token_before_any_of_it_is_loaded_and_after() {
+    let (desk, server) = Desk::asking(
+        Script::acting(|call| match row_of(call) {
+            row if row % 20 == 7 => Act::Blocked("SAFETY".to_owned()),
+            row if row % 20 == 5 && call.nth == 1 => Act::Answer("I would rather not".to_owned()),
+            _ => Act::Auto,
+        })
+        .latency(Duration::from_millis(100)),
+    )
+    .await;
+    desk.write("rows.jsonl", lines(0..400));
+    desk.write("p.toml", THEMES.replace("[target]", "[run]\nrows_per_shard = 100\nmax_in_flight = 10\n[target]"));
+    // Within the first shard, and later: some are loaded, one has checkpoints.
+    for calls in [50, 250] {
+        let run = desk.start(RUN);
+        until_called(&server, calls).await;
+        signal(&run, "-INT");
+        let stopped = ended(run).await;
+        assert_eq!(stopped.code, Some(1), "{stopped:?}");
+        let cost = cost_json(&desk).await;
+        assert_eq!((told_tokens(&cost["total"]), calls_of(&cost)), (server.tally().tokens(), server.tally().calls()));
+        assert_eq!(cost["cost_usd"], Value::Null, "it may still grow");
+        let not_loaded = cost["not_loaded"]["calls"].as_u64().unwrap();
+        assert_eq!(not_loaded == server.tally().calls(), calls == 50, "{cost}");
+        assert!(not_loaded > 0, "{cost}");
+        let status = desk.newest().await;
+        assert_eq!((&status["bill"], &status["paid_calls"]), (&cost["bill"], &cost["total"]["calls"]));
+        let text = desk.tasuki(&["cost"]).await.out;
+        assert!(text.contains("calls in flight") && text.contains(" calls, not loaded yet"), "{text}");
+    }
+    // An answers object that is not loaded counts in place of its shard's checkpoints, which stay.
+    let whole = cost_json(&desk).await;
+    let store = rusqlite::Connection::open(desk.path(".tasuki/tasuki.db")).unwrap();
+    assert!(store.execute("DELETE FROM Ledger", []).unwrap() > 0);
+    let cost = cost_json(&desk).await;
+    assert_eq!(cost["not_loaded"], cost["total"]);
+    assert_eq!((&cost["total"], &cost["bill"]), (&whole["total"], &whole["bill"]), "{cost}");
+}
+
+fn told_tokens(bill: &Value) -> (u64, u64) {
+    (bill["prompt_tokens"].as_u64().unwrap(), bill["output_tokens"].as_u64().unwrap())
+}
+
+fn calls_of(cost: &Value) -> u64 {
+    cost["total"]["calls"].as_u64().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_cost_that_nobody_knows_is_told_as_unknown_and_takes_no_cap() {
     let (desk, server) = Desk::asking(Script::default()).await;
     desk.write("rows.jsonl", lines(0..10));

@@ -24,11 +24,15 @@ fn cost(server: &ModelServer) -> u64 {
     prompt + 2 * output
 }
 
+fn minus(all: (u64, u64), before: (u64, u64)) -> (u64, u64) {
+    (all.0 - before.0, all.1 - before.1)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_has_spent_its_budget_is_parked_and_a_greater_one_brings_it_to_its_end() {
     let (desk, server) = desk("").await;
     assert_eq!(desk.run().await.code, Some(0));
-    let all = cost(&server);
+    let (all, before) = (cost(&server), server.tally().tokens());
     let cap = all / 2;
     desk.write("p.toml", pipeline(&format!("max_cost_usd = {}", cap as f64 / 1e6)));
     let parked = desk.run().await;
@@ -39,6 +43,10 @@ async fn a_run_that_has_spent_its_budget_is_parked_and_a_greater_one_brings_it_t
     let run = newest["run"].as_str().unwrap();
     let greater = format!("tasuki resume {} --max-cost N", &run[..9]);
     assert!(newest["state"] == "PARKED" && parked.err.contains(&greater), "{newest} {parked:?}");
+    let told: Value = serde_json::from_str(&desk.tasuki(&["cost", run, "--json"]).await.out).unwrap();
+    let (tokens, stored) = (server.tally().tokens(), &told["total"]);
+    assert_eq!(stored["prompt_tokens"].as_u64().zip(stored["output_tokens"].as_u64()), Some(minus(tokens, before)));
+    assert!((told["cost_at_least_usd"].as_f64().unwrap() - spent as f64 / 1e6).abs() < 1e-12, "{told}");
     let status = desk.tasuki(&["status", run]).await;
     assert!(status.out.contains(" is spent ($0.0") && status.out.contains(&greater), "{status:?}");
 

@@ -96,6 +96,57 @@ async fn a_dead_model_is_left_for_the_fallback_and_each_row_says_who_answered() 
     assert_eq!(store.query_row(count, [], |row| row.get::<_, i64>(0)).unwrap(), 300);
     let (prompt, output) = server.tally().tokens();
     assert_eq!(counts(&desk).cost, prompt * 1_500_000 + output * 9_000_000, "at the fallback's price");
+    assert_eq!(told_answerers(&desk, &done).await, json!({"gemini-3.5-flash-001": 300}));
+}
+
+/// Who answered the newest run's rows: all that tell it, tell the same. `done` is the end of the command that ran it.
+async fn told_answerers(desk: &Desk, done: &Done) -> Value {
+    let run = desk.newest().await["run"].as_str().unwrap().to_owned();
+    let mut all = Vec::new();
+    for command in ["status", "cost"] {
+        let json = desk.tasuki(&[command, &run, "--json"]).await.out;
+        all.push(serde_json::from_str::<Value>(&json).unwrap()["answerers"].clone());
+    }
+    assert_eq!(all[0], all[1]);
+    let answerers = all[0].as_object().cloned().unwrap_or_default();
+    for text in [&done.out, &desk.tasuki(&["status", &run]).await.out, &desk.tasuki(&["cost", &run]).await.out] {
+        let line = text.lines().find(|line| line.trim_start().starts_with("answered by"));
+        assert_eq!(line.is_some(), !answerers.is_empty(), "{text}");
+        for (model, rows) in &answerers {
+            assert!(line.unwrap().contains(&format!("{model} {rows}")), "{text}");
+        }
+    }
+    all.swap_remove(0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_dies_halfway_and_its_fallback_are_told_with_the_rows_that_each_answered() {
+    let answered = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let (desk, _server) = Desk::asking(Script::acting(move |call| match call.model.as_str() {
+        "gemini-3.5-flash" => Act::Auto,
+        _ if answered.fetch_add(1, std::sync::atomic::Ordering::SeqCst) < 100 => Act::Auto,
+        _ => Act::Status(404, json!({"error": {"code": 404, "status": "NOT_FOUND"}}).to_string()),
+    }))
+    .await;
+    desk.write("rows.jsonl", lines(0..300));
+    let model = "[model]\nfallback = [\"gemini-3.5-flash\"]\n[run]\nmax_in_flight = 20\n[target]";
+    desk.write("p.toml", THEMES.replace("[target]", model));
+    let done = desk.run().await;
+    assert_eq!(done.code, Some(0), "{done:?}");
+    let both = json!({"gemini-3.5-flash-001": 200, "gemini-3.5-flash-lite-001": 100});
+    assert_eq!(told_answerers(&desk, &done).await, both, "{done:?}");
+
+    // A newer run takes some of the rows over.
+    let first = desk.newest().await["run"].as_str().unwrap().to_owned();
+    desk.write("rows.jsonl", lines(0..30));
+    desk.write("p.toml", THEMES);
+    let done = desk.run().await;
+    assert_eq!(done.code, Some(1), "the model that is left is dead: {done:?}");
+    desk.write("p.toml", THEMES.replace("[target]", "[model]\nname = \"gemini-3.5-flash\"\n[target]"));
+    let done = desk.run().await;
+    assert_eq!((done.code, told_answerers(&desk, &done).await), (Some(0), Value::Null), "one model alone: {done:?}");
+    let status = desk.tasuki(&["status", &first]).await.out;
+    assert!(status.contains(", 30 replaced by newer runs"), "{status}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

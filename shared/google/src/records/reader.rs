@@ -11,9 +11,10 @@ use google_cloud_spanner::client::DatabaseClient;
 use google_cloud_spanner::result::{ResultSet, Row};
 use google_cloud_spanner::statement::{Statement, StatementBuilder};
 use google_cloud_spanner::types;
-use std::collections::BTreeSet;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-use tasuki_relay::books::{Books, Each, FailureRow, ResultRow};
+use tasuki_relay::books::{Books, Each, FailureRow, LoadedParts, ResultRow};
 use tasuki_relay::ddl::{Table, quoted};
 use tasuki_relay::names::RunId;
 use tasuki_relay::pipeline::{KeyType, Pipeline};
@@ -111,6 +112,33 @@ impl SpannerBooks {
         }
         Ok(page)
     }
+
+    /// Who answered one page of answers behind `after`, and its last key; no row leaves the database.
+    async fn page_of_answerers(
+        &self,
+        pipeline: &Pipeline,
+        run: &RunId,
+        after: Option<&Key>,
+    ) -> Result<(Vec<(String, u64)>, Option<Key>), Fault> {
+        let (key, table) = (quoted(&pipeline.key), quoted(&pipeline.table));
+        let behind = if after.is_some() { format!("AND {key} > @after") } else { String::new() };
+        // The count goes by its place: any name might be the key's.
+        let sql = format!(
+            "SELECT model, COUNT(*), MAX({key}) AS {key} \
+             FROM (SELECT model, {key} FROM {table} WHERE run = @run {behind} ORDER BY {key} LIMIT {PAGE}) GROUP BY model"
+        );
+        let statement = Statement::builder(sql).add_param("run", run.to_string());
+        let statement = match after {
+            Some(after) => statement.add_param("after", rows::key_out(after)),
+            None => statement,
+        };
+        let (mut found, mut answerers, mut last) = (self.ask(statement).await?, Vec::new(), None);
+        while let Some(row) = found.next().await.transpose()? {
+            answerers.push((row.get("model")?, uint(row.get(1_usize)?)));
+            last = last.max(Some(rows::key_in(pipeline, &row)?));
+        }
+        Ok((answerers, last))
+    }
 }
 
 fn result(pipeline: &Pipeline, there: &Table, run: &RunId, row: &Row) -> Result<ResultRow, Fault> {
@@ -136,6 +164,11 @@ impl Books for SpannerBooks {
     async fn run(&self, run: &RunId) -> Result<Option<RunRow>, RecordsError> {
         let found = self.client.single_use().build().execute_query(runs::ask(run)).await.map_err(Fault::from)?;
         Ok(runs::standing(found).await.map_err(Fault::from)?.map(|standing| standing.row))
+    }
+
+    async fn loaded_parts(&self, run: &RunId) -> Result<LoadedParts, RecordsError> {
+        let found = self.ask(runs::ask_loaded_parts(run)).await?;
+        Ok(runs::loaded_parts(found).await.map_err(Fault::from)?)
     }
 
     async fn failures(&self, run: &RunId, limit: u64, each: Each<'_, FailureRow>) -> Result<(), RecordsError> {
@@ -184,6 +217,25 @@ impl Books for SpannerBooks {
             (left, after) = (left - count, last);
         }
         Ok(())
+    }
+
+    async fn answerers(&self, pipeline: &Pipeline, run: &RunId) -> Result<Vec<(String, u64)>, RecordsError> {
+        if self.table(&pipeline.table).await?.is_none() {
+            return Ok(Vec::new());
+        }
+        let (mut answerers, mut after) = (BTreeMap::<String, u64>::new(), None);
+        loop {
+            let (page, last) = self.page_of_answerers(pipeline, run, after.as_ref()).await?;
+            let rows: u64 = page.iter().map(|(_, rows)| rows).sum();
+            page.into_iter().for_each(|(model, rows)| *answerers.entry(model).or_default() += rows);
+            if rows < PAGE {
+                break;
+            }
+            after = last;
+        }
+        let mut answerers: Vec<(String, u64)> = answerers.into_iter().collect();
+        answerers.sort_by_key(|(_, rows)| Reverse(*rows));
+        Ok(answerers)
     }
 
     async fn answered_since(

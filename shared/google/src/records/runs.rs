@@ -7,6 +7,7 @@ use google_cloud_spanner::mutation::{Mutation, WriteBuilder};
 use google_cloud_spanner::result::{ResultSet, Row};
 use google_cloud_spanner::statement::{Statement, StatementBuilder};
 use google_cloud_spanner::transaction::ReadWriteTransaction;
+use tasuki_relay::books::LoadedParts;
 use tasuki_relay::names::{RunId, ShardIndex};
 use tasuki_relay::ports::{Generation, RunRow, RunState};
 use tasuki_relay::record::{Counts, Header, Totals};
@@ -71,10 +72,6 @@ fn read(row: &Row) -> Result<Option<Standing>> {
     let (run, state) = (row.get::<String>("run")?.parse(), RunState::parse(&row.get::<String>("state")?));
     let (Ok(run), Some(state)) = (run, state) else { return Ok(None) };
     let count = |column: &str| Ok::<_, google_cloud_spanner::Error>(row.get::<Option<i64>>(column)?.map(uint));
-    let mut counts = [0; Counts::COLUMNS.len()];
-    for (value, column) in counts.iter_mut().zip(Counts::COLUMNS) {
-        *value = count(column)?.unwrap_or_default();
-    }
     let refused_shard =
         row.get::<Option<i64>>("refused_shard")?.and_then(|shard| u32::try_from(shard).ok()).map(ShardIndex);
     let row = RunRow {
@@ -89,9 +86,33 @@ fn read(row: &Row) -> Result<Option<Standing>> {
         expected_shards: count("expected_shards")?,
         opened_at: time_in(row, "opened_at")?,
         ended_at: if row.is_null("ended_at")? { None } else { Some(time_in(row, "ended_at")?) },
-        counts: Counts::of(counts),
+        counts: counts_in(row)?,
     };
     Ok(Some(Standing { row, refused_shard }))
+}
+
+fn counts_in(row: &Row) -> Result<Counts> {
+    let mut counts = [0; Counts::COLUMNS.len()];
+    for (value, column) in counts.iter_mut().zip(Counts::COLUMNS) {
+        *value = uint(row.get(column)?);
+    }
+    Ok(Counts::of(counts))
+}
+
+/// Asks for all ledger rows of a run.
+pub(super) fn ask_loaded_parts(run: &RunId) -> StatementBuilder {
+    let sql = format!("SELECT shard, {} FROM Ledger WHERE run = @run", Counts::COLUMNS.join(", "));
+    Statement::builder(sql).add_param("run", run.to_string())
+}
+
+/// The answer to [`ask_loaded_parts`].
+pub(super) async fn loaded_parts(mut found: ResultSet) -> Result<LoadedParts> {
+    let mut parts = LoadedParts::default();
+    while let Some(row) = found.next().await.transpose()? {
+        parts.shards.extend(u32::try_from(row.get::<i64>("shard")?).map(ShardIndex));
+        parts.counts += counts_in(&row)?;
+    }
+    Ok(parts)
 }
 
 /// Takes the run to its end state, if it is open and all of it is loaded.

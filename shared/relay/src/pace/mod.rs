@@ -23,7 +23,7 @@ const BASE: Duration = Duration::from_secs(1);
 /// The longest wait that is ours to choose (Google's retry strategy: cap 60 s).
 const CAP: Duration = Duration::from_secs(60);
 /// The longest wait that is the server's to choose: a wrong one must not stop the relay for a day.
-const HOLD_MAX: Duration = Duration::from_secs(600);
+pub const HOLD_MAX: Duration = Duration::from_secs(600);
 /// Processes that were told the same moment return within so long after it, each at its own.
 const RETURNS_WITHIN: Duration = Duration::from_secs(1);
 

@@ -53,7 +53,7 @@ pub struct Failed {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Spent {
-    /// Calls sent for this row.
+    /// Calls sent for this row, without those that the model had no place for.
     pub attempts: u32,
     /// Calls that the model charged for.
     pub paid_calls: u32,
@@ -96,6 +96,11 @@ impl Spent {
     /// All its paid calls.
     pub fn bill(&self) -> Bill {
         Bill { calls: self.paid_calls.into(), usage: self.usage, cost: self.cost }
+    }
+
+    /// What was kept of its replies is gone, with the process that kept it: those calls came to nothing.
+    pub fn forget_draft(&mut self) {
+        self.retries = self.bill().without(self.salvage);
     }
 
     /// What the row cost in picodollars; `None` when a part of it is not known.
@@ -153,7 +158,7 @@ impl AddAssign for Bill {
     fn add_assign(&mut self, more: Bill) {
         self.calls += more.calls;
         self.usage += more.usage;
-        self.cost += more.cost;
+        self.cost = self.cost.saturating_add(more.cost);
     }
 }
 

@@ -128,7 +128,7 @@ impl Counts {
         self.paid_calls += u64::from(spent.paid_calls);
         self.ambiguous_calls += u64::from(spent.ambiguous_calls);
         self.usage += spent.usage;
-        self.cost += spent.cost;
+        self.cost = self.cost.saturating_add(spent.cost);
         self.unpriced_calls += u64::from(spent.unpriced_calls);
         self.reused_answers += u64::from(spent.reused);
         self.duplicate_prompts += u64::from(spent.duplicates);
@@ -138,6 +138,15 @@ impl Counts {
             self.retries += spent.retries;
             self.salvage += spent.salvage;
         }
+    }
+
+    /// Counts paid answers that were thrown away.
+    pub fn throw_away(&mut self, answers: u64, bill: Bill) {
+        self.wasted_answers += answers;
+        self.paid_calls += bill.calls;
+        self.usage += bill.usage;
+        self.cost = self.cost.saturating_add(bill.cost);
+        self.waste += bill;
     }
 
     /// All that was paid.
@@ -173,7 +182,7 @@ impl AddAssign for Counts {
         self.ambiguous_calls += more.ambiguous_calls;
         self.wasted_answers += more.wasted_answers;
         self.usage += more.usage;
-        self.cost += more.cost;
+        self.cost = self.cost.saturating_add(more.cost); // a cap is held by it: a forged sum must not begin anew
         self.unpriced_calls += more.unpriced_calls;
         self.reused_answers += more.reused_answers;
         self.duplicate_prompts += more.duplicate_prompts;

@@ -1,5 +1,8 @@
 //! The laws of a snapshot: one job, one record, parts that any number of splitters share, and no row lost or doubled.
 
+mod jobs;
+mod sharing;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -14,9 +17,10 @@ use tasuki_relay::clock::{Chance, Clock, Millis};
 use tasuki_relay::files_only::FilesOnly;
 use tasuki_relay::limits::PART_BYTES_MAX;
 use tasuki_relay::names::{self, Bucket, RunId};
-use tasuki_relay::ports::{Event, Generation, Meta, Object, Objects, ObjectsError, Snapshots, Verdict, Why};
+use tasuki_relay::ports::{Event, Object, Objects, ObjectsError, Snapshots, Verdict, Why};
 use tasuki_relay::record::{Content, Header, Plan, ShardLine, Snapshot, Totals, decode};
 use tasuki_splitter::{Settings, Splitter};
+use tasuki_tests::hooked::{Call, Hook, Hooked, Op};
 use tasuki_tests::memory::records::MemoryRecords;
 use tasuki_tests::memory::{Act, MemoryObjects, MemoryRows, MemorySnapshots};
 use tokio::time::sleep;
@@ -195,223 +199,6 @@ async fn an_ended_split_is_not_begun_again() {
     let written = world.objects.versions(Bucket::State).len();
     assert_eq!(world.splitter(2, snapshots.clone()).handle(&world.event).await, Verdict::Done);
     assert_eq!((world.objects.versions(Bucket::State).len(), snapshots.reads().len()), (written, 3));
-}
-
-#[tokio::test(start_paused = true)]
-async fn splitters_that_sweep_join_in_on_free_parts() {
-    let (world, rows) = (World::new(10, "").await, distinct(400));
-    let mut snapshots = MemorySnapshots::new(world.clock.clone(), rows.clone(), "id", 16);
-    snapshots.latency = SECOND * 10;
-    let (first, second) = (world.splitter(1, snapshots.named("first")), world.splitter(2, snapshots.named("second")));
-    let (event, begun) = (world.event.clone(), first.clone());
-    let begun = tokio::spawn(async move { begun.handle(&event).await });
-    for minute in 0..10 {
-        sleep(MINUTE).await;
-        second.sweep().await.expect("memory");
-        first.sweep().await.expect("memory");
-        if second.handle(&world.event).await == Verdict::Done {
-            world.check(&rows);
-            let reads = snapshots.reads();
-            let parts: BTreeSet<u32> = reads.iter().map(|(_, part)| *part).collect();
-            assert_eq!((reads.len(), parts.len()), (16, 16), "each part is read once: {reads:?}");
-            assert!(reads.iter().any(|(who, _)| *who == "second"), "the second helped: {reads:?}");
-            assert!(minute < 5);
-            begun.await.expect("no panic");
-            return;
-        }
-    }
-    panic!("the split does not end");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_part_that_another_holds_is_left_to_it_until_its_lease_ends() {
-    let (world, rows) = (World::new(10, "").await, distinct(100));
-    let snapshots = MemorySnapshots::new(world.clock.clone(), rows.clone(), "id", 4);
-    let others = Claims::new(world.objects.clone(), world.clock.clone(), Chance::seeded(9), Timing::default());
-    let Ok(Claimed::Won(held)) = others.take(&names::split_part(&world.run(), 2)).await else {
-        panic!("the claim is new")
-    };
-    let splitter = world.splitter(1, snapshots.clone());
-    assert_eq!(splitter.handle(&world.event).await, Verdict::Later(Why::LiveClaim));
-    assert_eq!(snapshots.reads().iter().map(|(_, part)| *part).collect::<Vec<_>>(), [0, 1, 3]);
-    drop(held); // its holder died
-    sleep(SECOND * 121).await;
-    assert_eq!(splitter.handle(&world.event).await, Verdict::Done);
-    assert_eq!(snapshots.reads().len(), 4, "the other parts had ended");
-    world.check(&rows);
-}
-
-/// The objects of a process that dies with its n-th shard.
-struct Dying {
-    objects: Arc<MemoryObjects>,
-    shards_left: AtomicU32,
-}
-
-impl Dying {
-    async fn alive(&self) -> &MemoryObjects {
-        if self.shards_left.load(Ordering::Relaxed) == 0 {
-            pending::<()>().await;
-        }
-        &self.objects
-    }
-}
-
-#[async_trait]
-impl Objects for Dying {
-    async fn create(&self, bucket: Bucket, name: &str, body: Bytes) -> Result<Meta, ObjectsError> {
-        let created = self.alive().await.create(bucket, name, body).await;
-        if bucket == Bucket::Shards && self.shards_left.fetch_sub(1, Ordering::Relaxed) == 1 {
-            pending::<()>().await;
-        }
-        created
-    }
-    async fn replace(&self, bucket: Bucket, name: &str, body: Bytes, at: Generation) -> Result<Meta, ObjectsError> {
-        self.alive().await.replace(bucket, name, body, at).await
-    }
-    async fn remove(&self, bucket: Bucket, name: &str, at: Option<Generation>) -> Result<(), ObjectsError> {
-        self.alive().await.remove(bucket, name, at).await
-    }
-    async fn stat(&self, bucket: Bucket, name: &str) -> Result<Option<Meta>, ObjectsError> {
-        self.alive().await.stat(bucket, name).await
-    }
-    async fn read(&self, bucket: Bucket, name: &str, at: Option<Generation>) -> Result<Option<Object>, ObjectsError> {
-        self.alive().await.read(bucket, name, at).await
-    }
-    async fn read_range(
-        &self,
-        bucket: Bucket,
-        name: &str,
-        at: Generation,
-        offset: u64,
-        most: usize,
-    ) -> Result<Option<Bytes>, ObjectsError> {
-        self.alive().await.read_range(bucket, name, at, offset, most).await
-    }
-    async fn list(
-        &self,
-        bucket: Bucket,
-        prefix: &str,
-        after: Option<&str>,
-        most: usize,
-    ) -> Result<Vec<Meta>, ObjectsError> {
-        self.alive().await.list(bucket, prefix, after, most).await
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_splitter_killed_with_any_shard_is_resumed_where_it_stood() {
-    for dies_with in [1, 4, 5, 6, 13, 20] {
-        let (world, rows) = (World::new(5, "").await, distinct(100));
-        let snapshots = MemorySnapshots::new(world.clock.clone(), rows.clone(), "id", 4);
-        let dying = Dying { objects: world.objects.clone(), shards_left: AtomicU32::new(dies_with) };
-        let killed = world.splitter_over(Arc::new(dying), 1, snapshots.named("killed"));
-        let event = world.event.clone();
-        let died = tokio::time::timeout(SECOND * 20, async move { killed.handle(&event).await }).await;
-        assert!(died.is_err(), "it hangs for ever");
-        sleep(SECOND * 121).await;
-        let there: Vec<Object> = world.objects.versions(Bucket::Shards);
-        let next = world.splitter(2, snapshots.named("next"));
-        next.sweep().await.expect("memory");
-        assert_eq!(next.handle(&world.event).await, Verdict::Done);
-        world.check(&rows);
-        let after = world.objects.versions(Bucket::Shards);
-        assert!(there.iter().all(|shard| after.contains(shard)), "what was there stays");
-        assert_eq!(after.len(), world.shards().len(), "no shard is written twice");
-        assert_eq!(snapshots.jobs().len(), 1, "the snapshot is taken once");
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_lost_reply_is_no_second_job() {
-    let (world, rows) = (World::new(10, "").await, distinct(30));
-    let snapshots = MemorySnapshots::new(world.clock.clone(), rows.clone(), "id", 2).script([Act::Lost]);
-    let splitter = world.splitter(1, snapshots.clone());
-    assert!(matches!(splitter.handle(&world.event).await, Verdict::Later(Why::Unconfirmed(_))));
-    assert_eq!(splitter.handle(&world.event).await, Verdict::Done);
-    assert_eq!(snapshots.jobs(), [names::snapshot_job(&world.run(), 1)]);
-    world.check(&rows);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_job_of_two_hours_is_asked_for_until_it_is_done_and_started_once() {
-    let (world, rows) = (World::new(10, "").await, distinct(30));
-    let long = [Act::Takes(MINUTE * 120)];
-    let snapshots = MemorySnapshots::new(world.clock.clone(), rows.clone(), "id", 2).script(long);
-    let splitter = world.splitter(1, snapshots.clone());
-    assert!(matches!(splitter.handle(&world.event).await, Verdict::Later(Why::Unconfirmed(_))));
-    let mut sweeps = 0;
-    while world.shards().is_empty() {
-        sleep(MINUTE).await;
-        splitter.sweep().await.expect("memory");
-        sweeps += 1;
-        assert!(sweeps < 130, "the sweep finds the job done");
-    }
-    assert_eq!(snapshots.jobs(), [names::snapshot_job(&world.run(), 1)]);
-    world.check(&rows);
-}
-
-#[tokio::test(start_paused = true)]
-async fn after_a_failure_that_passes_the_next_job_is_started_later() {
-    let (world, rows) = (World::new(10, "").await, distinct(30));
-    let fails = ["backendError", "rateLimitExceeded"].map(Act::Fails);
-    let snapshots = MemorySnapshots::new(world.clock.clone(), rows.clone(), "id", 2).script(fails);
-    let splitter = world.splitter(1, snapshots.clone());
-    for jobs in [1, 1] {
-        assert!(matches!(splitter.handle(&world.event).await, Verdict::Later(Why::Unconfirmed(_))));
-        assert_eq!(snapshots.jobs().len(), jobs, "not at once");
-    }
-    sleep(MINUTE).await;
-    assert!(matches!(splitter.handle(&world.event).await, Verdict::Later(Why::Unconfirmed(_))));
-    assert_eq!(snapshots.jobs().len(), 2);
-    sleep(MINUTE * 2).await;
-    assert_eq!(splitter.handle(&world.event).await, Verdict::Done);
-    assert_eq!(snapshots.jobs().len(), 3);
-    world.check(&rows);
-}
-
-#[tokio::test(start_paused = true)]
-async fn five_failures_refuse_the_run() {
-    let world = World::new(10, "").await;
-    let fails = (0..9).map(|_| Act::Fails("backendError"));
-    let snapshots = MemorySnapshots::new(world.clock.clone(), distinct(30), "id", 2).script(fails);
-    let splitter = world.splitter(1, snapshots.clone());
-    for _ in 0..60 {
-        if splitter.handle(&world.event).await == Verdict::Done {
-            break;
-        }
-        sleep(MINUTE).await;
-    }
-    assert_eq!(snapshots.jobs().len(), 5);
-    let shards = world.shards();
-    assert!(shards.len() == 1 && shards[0].0.refused.as_deref().is_some_and(|why| why.contains("backendError")));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_job_that_is_refused_refuses_the_run_once() {
-    let world = World::new(10, "").await;
-    let refused = [Act::Refused("resourcesExceeded")];
-    let snapshots = MemorySnapshots::new(world.clock.clone(), distinct(30), "id", 2).script(refused);
-    let splitter = world.splitter(1, snapshots.clone());
-    assert_eq!(splitter.handle(&world.event).await, Verdict::Done);
-    assert_eq!(splitter.handle(&world.event).await, Verdict::Done);
-    let shards = world.shards();
-    assert_eq!((shards.len(), shards[0].0.refused.as_deref()), (1, Some("resourcesExceeded")));
-    assert_eq!(snapshots.jobs().len(), 1);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_snapshot_that_is_deleted_while_it_is_read_refuses_the_run() {
-    let world = World::new(10, "").await;
-    let mut snapshots = MemorySnapshots::new(world.clock.clone(), distinct(100), "id", 4);
-    snapshots.latency = SECOND;
-    let (splitter, event) = (world.splitter(1, snapshots.clone()), world.event.clone());
-    let begun = tokio::spawn(async move { splitter.handle(&event).await });
-    sleep(Duration::from_millis(2_500)).await;
-    snapshots.delete();
-    assert_eq!(begun.await.expect("no panic"), Verdict::Done);
-    let last = world.shards().pop().expect("shards").0;
-    assert_eq!(last.shard, tasuki_relay::names::ShardIndex::REFUSAL);
-    assert!(last.refused.is_some_and(|why| why.starts_with("source_gone")));
 }
 
 #[tokio::test(start_paused = true)]
