@@ -90,7 +90,7 @@ impl Generator {
     }
 
     /// Waits for what an identical prompt gets; asks for itself when that gave up.
-    pub(crate) async fn follow(self: Arc<Self>, job: Arc<Job>, todo: Todo, ask: Ask, role: Role) -> RowEnd {
+    pub(crate) async fn follow(self: Arc<Self>, job: Arc<Job>, mut todo: Todo, ask: Ask, role: Role) -> RowEnd {
         let fingerprint = job.run.prompter.fingerprint(&ask.prompt);
         let mut role = role;
         loop {
@@ -102,8 +102,9 @@ impl Generator {
                     return self.lead(job, todo, ask, fingerprint, lead, permits).await;
                 }
                 Role::Follow(waiting) => {
-                    if let Some(outcome) = waiting.await.ok().and_then(|told| told.of(&job.id.run)) {
+                    if let Some((outcome, reused)) = waiting.await.ok().and_then(|told| told.of(&job.id.run)) {
                         self.meter.shared();
+                        todo.spent.reused = reused;
                         return todo.settle(outcome);
                     }
                     role = self.collapse.join(&fingerprint);
@@ -131,7 +132,7 @@ impl Generator {
         // First kept, then told: who comes to this prompt meanwhile waits, and does not ask.
         let end = self.keep(&job, end, spoiled).await;
         if let RowEnd::Settled(line) | RowEnd::Answered(line) = &end {
-            lead.tell(&job.id.run, &line.outcome);
+            lead.tell(&job.id.run, line);
         }
         end
     }
