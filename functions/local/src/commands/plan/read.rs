@@ -80,8 +80,8 @@ pub(super) async fn survey(
         for question in questions {
             let there = question.key.as_ref().and_then(|key| unchanged.get(key));
             match &question.fingerprint {
-                same if there == Some(same) => survey.hold(Held::Unchanged),
-                known if paid.contains(known) => survey.hold(Held::Reused),
+                same if there == Some(same) => survey.hold(Held::Unchanged, same),
+                known if paid.contains(known) => survey.hold(Held::Reused, known),
                 new => survey.ask(question.ordinal, &question.prompt, new),
             }
         }
