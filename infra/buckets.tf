@@ -108,9 +108,10 @@ locals {
     { who = "generator", does = "views", bucket = "answers", prefixes = [] },
     { who = "generator", does = "lists", bucket = "state", prefixes = [] },
     # control/: it parks a run whose money is spent, and takes no marker of a person's away.
-    { who = "generator", does = "creates", bucket = "state", prefixes = ["control/", "cache/"] },
-    { who = "generator", does = "views", bucket = "state", prefixes = ["plans/", "open/", "control/", "cache/"] },
-    { who = "generator", does = "uses", bucket = "state", prefixes = ["claims/", "ckpt/"] },
+    { who = "generator", does = "creates", bucket = "state", prefixes = ["control/"] },
+    { who = "generator", does = "views", bucket = "state", prefixes = ["plans/", "open/", "control/"] },
+    # cache/: it replaces an answer that is none any more.
+    { who = "generator", does = "uses", bucket = "state", prefixes = ["claims/", "ckpt/", "cache/"] },
 
     { who = "loader", does = "views", bucket = "shards", prefixes = [] },
     { who = "loader", does = "views", bucket = "answers", prefixes = [] },

@@ -5,7 +5,7 @@ use futures::future::Shared;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use tasuki_relay::names::RunId;
-use tasuki_relay::record::Outcome;
+use tasuki_relay::record::{AnswerLine, Outcome};
 use tokio::sync::oneshot;
 
 /// Waits for what the leader gets; an error when it gave up.
@@ -16,13 +16,15 @@ pub type Waiting = Shared<oneshot::Receiver<Told>>;
 pub struct Told {
     pub run: RunId,
     pub outcome: Outcome,
+    /// As in its `spent`: whether the answer came from the cache.
+    pub reused: u32,
 }
 
 impl Told {
-    /// What it is for a row of `run`. An answer is one for all who ask this; that there was none may come of what another run allows.
-    pub fn of(self, run: &RunId) -> Option<Outcome> {
+    /// What it is for a row of `run`, and whether it came from the cache. An answer is one for all who ask this; that there was none may come of what another run allows.
+    pub fn of(self, run: &RunId) -> Option<(Outcome, u32)> {
         let holds = self.run == *run || matches!(self.outcome, Outcome::Answer(_));
-        holds.then_some(self.outcome)
+        holds.then_some((self.outcome, self.reused))
     }
 }
 
@@ -60,10 +62,11 @@ impl Collapse {
 
 impl Lead {
     /// Tells the followers, where there are any, how it ended.
-    pub fn tell(mut self, run: &RunId, outcome: &Outcome) {
+    pub fn tell(mut self, run: &RunId, line: &AnswerLine) {
         let followers = self.leave().is_some_and(|waiting| waiting.strong_count() > Some(1));
         if let Some(tell) = self.tell.take().filter(|_| followers) {
-            tell.send(Told { run: run.clone(), outcome: outcome.clone() }).ok(); // they may have been cut
+            let told = Told { run: run.clone(), outcome: line.outcome.clone(), reused: line.spent.reused };
+            tell.send(told).ok(); // they may have been cut
         }
     }
 

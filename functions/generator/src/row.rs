@@ -1,6 +1,7 @@
 //! One row: asked until it has its outcome, or given back.
 
 use crate::bill;
+use crate::cache::Known;
 use crate::collapse::Lead;
 use crate::job::{Halt, Job};
 use crate::purse::{Reached, Reservation, Stake};
@@ -89,7 +90,7 @@ impl Generator {
     }
 
     /// Waits for what an identical prompt gets; asks for itself when that gave up.
-    pub(crate) async fn follow(self: Arc<Self>, job: Arc<Job>, todo: Todo, ask: Ask, role: Role) -> RowEnd {
+    pub(crate) async fn follow(self: Arc<Self>, job: Arc<Job>, mut todo: Todo, ask: Ask, role: Role) -> RowEnd {
         let fingerprint = job.run.prompter.fingerprint(&ask.prompt);
         let mut role = role;
         loop {
@@ -101,8 +102,9 @@ impl Generator {
                     return self.lead(job, todo, ask, fingerprint, lead, permits).await;
                 }
                 Role::Follow(waiting) => {
-                    if let Some(outcome) = waiting.await.ok().and_then(|told| told.of(&job.id.run)) {
+                    if let Some((outcome, reused)) = waiting.await.ok().and_then(|told| told.of(&job.id.run)) {
                         self.meter.shared();
+                        todo.spent.reused = reused;
                         return todo.settle(outcome);
                     }
                     role = self.collapse.join(&fingerprint);
@@ -121,16 +123,16 @@ impl Generator {
         lead: Lead,
         permits: Permits,
     ) -> RowEnd {
-        let known = self.known(&job, &fingerprint).await;
-        let end = match known {
-            Some(answer) => todo.reuse(answer),
-            None => self.ask(&job, todo, ask, fingerprint).await,
+        let (end, spoiled) = match self.known(&job, &fingerprint).await {
+            Known::Answer(answer) => (todo.reuse(answer), None),
+            Known::Nothing => (self.ask(&job, todo, ask, fingerprint).await, None),
+            Known::Spoiled(generation) => (self.ask(&job, todo, ask, fingerprint).await, Some(generation)),
         };
         drop(permits);
         // First kept, then told: who comes to this prompt meanwhile waits, and does not ask.
-        let end = self.keep(&job, end).await;
+        let end = self.keep(&job, end, spoiled).await;
         if let RowEnd::Settled(line) | RowEnd::Answered(line) = &end {
-            lead.tell(&job.id.run, &line.outcome);
+            lead.tell(&job.id.run, line);
         }
         end
     }

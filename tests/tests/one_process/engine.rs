@@ -226,7 +226,11 @@ async fn a_cache_that_storage_keeps_from_us_costs_calls_and_no_rows() {
     let again = begin_as(&objects, &run(2), 5, &text).await;
     drive(&own, &again).await;
     assert_eq!(model.calls("m"), 5 + 3);
-    assert_eq!(models(&answers_of(&objects, &again).await.1).values().sum::<usize>(), 5);
+    let (_, lines) = answers_of(&objects, &again).await;
+    assert_eq!(models(&lines).values().sum::<usize>(), 5);
+    assert!(lines.iter().all(|line| line.spent.duplicates == 0), "nobody else asked: {lines:?}");
+    drive(&own, &begin_as(&objects, &run(3), 5, &text).await).await;
+    assert_eq!(model.calls("m"), 5 + 3, "what was spoiled is replaced");
 }
 
 /// A second shard of the run that `begin` has begun.

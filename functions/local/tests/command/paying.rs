@@ -166,3 +166,39 @@ async fn with_reuse_answers_a_run_again_and_a_prompt_rolled_back_cost_nothing() 
     assert_eq!((desk.run().await.code, server.tally().calls()), (Some(0), 110), "only the new rows are asked");
     assert_eq!(counts(&desk).reused_answers, 50);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_are_no_answers_any_more_are_planned_as_calls_paid_once_more_and_kept() {
+    let (desk, server) = Desk::asking(Script::default()).await;
+    desk.write("rows.jsonl", lines(0..5));
+    desk.write("p.toml", THEMES.replace("[target]", "[run]\nreuse_answers = true\n[target]"));
+    assert_eq!((desk.run().await.code, server.tally().calls()), (Some(0), 5));
+    let planned = async || {
+        let plan = desk.tasuki(&["plan", "rows.jsonl", "--pipeline", "p.toml", "--json"]).await;
+        let plan: serde_json::Value = serde_json::from_str(&plan.out).unwrap();
+        (plan["calls"].as_u64().unwrap(), plan["reused"].as_u64().unwrap())
+    };
+    assert_eq!(planned().await, (0, 5));
+    for folder in std::fs::read_dir(desk.path(".tasuki/state/cache")).unwrap() {
+        for kept in std::fs::read_dir(folder.unwrap().path()).unwrap() {
+            std::fs::write(kept.unwrap().path(), "spoiled").unwrap();
+        }
+    }
+    assert_eq!(planned().await, (5, 0));
+    let again = [RUN, &["--again"]].concat();
+    assert_eq!((desk.tasuki(&again).await.code, server.tally().calls()), (Some(0), 10));
+    assert_eq!((counts(&desk).reused_answers, counts(&desk).duplicate_prompts), (0, 0));
+    assert_eq!((planned().await, desk.tasuki(&again).await.code, server.tally().calls()), ((0, 5), Some(0), 10));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeated_prompt_that_is_known_counts_as_reused_in_each_of_its_rows() {
+    let (desk, server) = Desk::asking(Script::default()).await;
+    let rows =
+        |row: u64| format!("{}\n", serde_json::json!({ "id": row.to_string(), "text": format!("tea {}", row % 10) }));
+    desk.write("rows.jsonl", (0..300).map(rows).collect::<String>());
+    desk.write("p.toml", THEMES.replace("[target]", "[run]\nreuse_answers = true\n[target]"));
+    assert_eq!((desk.run().await.code, server.tally().calls()), (Some(0), 10));
+    assert_eq!(desk.tasuki(&[RUN, &["--again"]].concat()).await.code, Some(0));
+    assert_eq!((server.tally().calls(), counts(&desk).reused_answers), (10, 300));
+}

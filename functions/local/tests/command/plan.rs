@@ -186,3 +186,29 @@ async fn a_model_that_cannot_count_costs_the_plan_its_precision_alone() {
     assert_eq!(plan["tokens_from"], json!("guess"));
     assert!(plan["assumptions"][0].as_str().unwrap().contains("counted none: "), "{plan}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sample_of_more_rows_than_there_are_is_the_sample_of_all() {
+    for kept in ["", "reuse_answers = true"] {
+        let (desk, server) = log_normal(30, 5, kept).await;
+        planned(&desk, &["--sample", "100"]).await;
+        assert_eq!(server.tally().calls(), 30);
+        let again = desk.tasuki(&[PLAN, &["--sample", "200"]].concat()).await;
+        assert!(again.code == Some(0) && server.tally().calls() == 30, "{kept}: {again:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_says_no_more_than_is_so() {
+    let (desk, _server) = log_normal(1, 5, "reuse_answers = true").await;
+    let done = desk.tasuki(&["plan", "rows.jsonl", "--pipeline", "p.toml", "--sample", "5"]).await;
+    assert!(done.err.contains("1 row is asked now"), "{done:?}");
+    let known = desk.tasuki(&["plan", "rows.jsonl", "--pipeline", "p.toml"]).await;
+    assert!(known.out.contains("there is none to count") && !known.out.contains("with a key"), "{known:?}");
+    desk.write("rows.jsonl", texts(30, 6));
+    let few = desk.tasuki(&["plan", "rows.jsonl", "--pipeline", "p.toml", "--sample", "1"]).await;
+    assert!(
+        few.out.contains("± unknown") && few.out.contains("too few to tell") && !few.out.contains("95 of 100"),
+        "{few:?}"
+    );
+}

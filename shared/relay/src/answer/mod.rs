@@ -8,6 +8,7 @@ pub(crate) use rules::{normal, whole as pattern};
 use crate::limits::ANSWER_BYTES_MAX;
 use crate::pipeline::{AnswerColumn, Pipeline, Values};
 use crate::ports::Ask;
+use crate::record::Answer;
 use rules::{Echoes, Rules, identity};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -79,6 +80,12 @@ impl Judge {
     /// These values are still the answer that is asked for.
     pub fn allows(&self, values: &Values) -> bool {
         self.take(&mut Draft::default(), &Value::Object(values.clone()).to_string()).is_ok()
+    }
+
+    /// The answer to this question that a body of the cache holds, if it is still one.
+    pub fn recall(&self, fingerprint: &str, body: &[u8]) -> Option<Answer> {
+        let answer: Answer = serde_json::from_slice(body).ok()?;
+        (answer.fingerprint == fingerprint && self.allows(&answer.values)).then_some(answer)
     }
 
     /// Puts what is good of a column's value into the draft. `Ok` when the column is complete.

@@ -20,6 +20,16 @@ pub(crate) fn normal(text: &str) -> String {
     folded.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
+/// Spaces, and what has neither width nor ink (`Default_Ignorable_Code_Point` of Unicode's DerivedCoreProperties.txt).
+fn is_unseen(char: char) -> bool {
+    let ignorable = matches!(char,
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}'
+        | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}'
+        | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fff8}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
+        | '\u{e0000}'..='\u{e0fff}');
+    ignorable || char.is_whitespace()
+}
+
 /// What makes two values of a column equal.
 pub(super) fn identity(value: &Value) -> String {
     match value {
@@ -29,8 +39,9 @@ pub(super) fn identity(value: &Value) -> String {
     }
 }
 
-/// The pattern of a whole value.
+/// The pattern of a whole value. Alone it is one, too: a bracket that it leaves open or closes would be one of ours.
 pub(crate) fn whole(pattern: &str) -> Result<Regex, regex_lite::Error> {
+    Regex::new(pattern)?;
     Regex::new(&format!("^(?:{pattern})$"))
 }
 
@@ -73,7 +84,7 @@ impl Rules {
     }
 
     fn string(&self, text: &str, echoes: &Echoes) -> Result<Value, String> {
-        if text.is_empty() {
+        if text.chars().all(is_unseen) {
             return Err("must not be empty".to_owned());
         }
         if let Some(choices) = &self.choices {

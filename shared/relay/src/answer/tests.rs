@@ -115,6 +115,15 @@ fn a_pattern_matches_the_whole_value() {
 }
 
 #[test]
+fn a_text_of_which_nothing_is_seen_is_empty() {
+    let word = pipeline("[answer.word]\ntype = \"string\"");
+    for text in ["\u{200b}", "\u{feff} \u{2060}\u{ad}", "\u{3164}"] {
+        assert_eq!(why(&word, &json!({"word": text}).to_string()), "word: must not be empty");
+    }
+    assert!(validate(&word, &json!({"word": "\u{200b}茶"}).to_string()).is_ok());
+}
+
+#[test]
 fn an_integer_has_64_bits_and_no_fraction() {
     let age = pipeline("[answer.age]\ntype = \"integer\"");
     assert_eq!(validate(&age, r#"{"age": -9223372036854775808}"#).unwrap()["age"], json!(i64::MIN));

@@ -1,5 +1,6 @@
 //! What a call comes to that broke off, and when a server wants to be asked again.
 
+use crate::clock::{Clock, Millis};
 use crate::ports::Fault;
 use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 use std::error::Error;
@@ -94,17 +95,34 @@ fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn Error + 'static)
     })
 }
 
-/// Retry-After: seconds, or a time, which is meant by the server's own clock (RFC 9110, 10.2.3 and 6.6.1).
+/// Retry-After: seconds, or a time, which is meant by the server's own clock (RFC 9110, 10.2.3 and 6.6.1); by ours where it does not
+/// tell its own.
 pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = |name| headers.get(name)?.to_str().ok().map(str::trim);
     let after = text(RETRY_AFTER)?;
     seconds(after).or_else(|| {
-        let (until, now) = (httpdate::parse_http_date(after).ok()?, httpdate::parse_http_date(text(DATE)?).ok()?);
-        Some(until.duration_since(now).unwrap_or_default())
+        let date = |text| httpdate::parse_http_date(text).ok().map(Millis::of);
+        Some(date(after)?.since(text(DATE).and_then(date).unwrap_or_else(|| Clock::system().now())))
     })
 }
 
 /// Seconds as text, with or without a fraction.
 pub(crate) fn seconds(text: &str) -> Option<Duration> {
     Duration::try_from_secs_f64(text.parse().ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_meant_by_our_clock_where_the_server_does_not_tell_its_own() {
+        let after = |text: &str| retry_after(&HeaderMap::from_iter([(RETRY_AFTER, text.parse().unwrap())]));
+        let minute = Clock::system().now() + Duration::from_secs(60);
+        let minute = httpdate::fmt_http_date(std::time::UNIX_EPOCH + Duration::from_millis(minute.0));
+        assert!(after(&minute).is_some_and(|left| left <= Duration::from_secs(60)));
+        assert_eq!(after("Wed, 21 Oct 2015 07:28:00 GMT"), Some(Duration::ZERO));
+        assert!(after("Fri, 01 Jan 2100 00:00:00 GMT").is_some_and(|left| left > Duration::from_secs(86_400)));
+        assert_eq!(after("soon"), None);
+    }
 }

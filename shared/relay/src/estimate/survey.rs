@@ -36,6 +36,7 @@ pub struct Survey {
     /// Rows that were drawn to be asked: their ordinals.
     pub sample: Draw<u64>,
     asked: BTreeSet<u128>,
+    held: BTreeSet<u128>,
 }
 
 impl Survey {
@@ -53,6 +54,7 @@ impl Survey {
             prompts: Draw::new(prompts),
             sample: Draw::new(sample),
             asked: BTreeSet::new(),
+            held: BTreeSet::new(),
         }
     }
 
@@ -63,8 +65,9 @@ impl Survey {
     }
 
     /// A row that need not be asked.
-    pub fn hold(&mut self, held: Held) {
+    pub fn hold(&mut self, held: Held, fingerprint: &str) {
         self.rows += 1;
+        self.held.insert(id(fingerprint));
         match held {
             Held::Unchanged => self.unchanged += 1,
             Held::Reused => self.reused += 1,
@@ -98,6 +101,11 @@ impl Survey {
         }
         let longer = (mean(self.repeated) / mean(self.calls)).max(1.0);
         (calls > 0).then(|| 1.0 + longer * self.repeated.count as f64 / calls as f64)
+    }
+
+    /// Distinct prompts, also of rows that need not be asked any more: as many as a sample could ever hold.
+    pub fn distinct(&self) -> usize {
+        self.asked.union(&self.held).count()
     }
 
     /// Whether a call of this fingerprint is among the calls.
@@ -160,10 +168,10 @@ mod tests {
     fn each_distinct_prompt_is_one_call() {
         let mut survey = survey([1, 2, 1, 3, 1], 2);
         survey.fail("missing_key");
-        survey.hold(Held::Unchanged);
-        survey.hold(Held::Reused);
+        survey.hold(Held::Unchanged, "1");
+        survey.hold(Held::Reused, "2");
         assert_eq!((survey.rows, survey.calls.count, survey.repeated.count, survey.bad()), (8, 3, 2, 1));
-        assert_eq!((survey.unchanged, survey.reused), (1, 1));
+        assert_eq!((survey.unchanged, survey.reused, survey.distinct()), (1, 1, 5));
     }
 
     #[test]

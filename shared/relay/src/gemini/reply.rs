@@ -6,6 +6,7 @@ use crate::record::Usage;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 /// What we read of a `GenerateContentResponse`. Fields may be absent or null, enums are text: a newer API must not break us.
 #[derive(Deserialize)]
@@ -66,7 +67,7 @@ struct UsageMetadata<'a> {
 
 /// Decodes the body of a 200. `asked` is the model that was asked for.
 pub(super) fn reply(access: &dyn Access, body: &[u8], asked: &str) -> Result<Reply, Fault> {
-    let decoded: Body<'_> = serde_json::from_slice(body).map_err(|error| garbled(&error))?;
+    let decoded: Body<'_> = serde_json::from_slice(body).map_err(|error| unreadable(access, body, &error))?;
     if decoded.error.is_some() {
         return Err(fault::fault(access, 200, None, body));
     }
@@ -90,7 +91,7 @@ pub(super) fn reply(access: &dyn Access, body: &[u8], asked: &str) -> Result<Rep
 
 /// Decodes the body of a 200 of `countTokens`.
 pub(super) fn total_tokens(access: &dyn Access, body: &[u8]) -> Result<u64, Fault> {
-    let decoded: Total = serde_json::from_slice(body).map_err(|error| garbled(&error))?;
+    let decoded: Total = serde_json::from_slice(body).map_err(|error| unreadable(access, body, &error))?;
     match decoded.total_tokens {
         Some(tokens) if decoded.error.is_none() => Ok(tokens),
         _ => Err(fault::fault(access, 200, None, body)),
@@ -105,6 +106,21 @@ struct Total {
     total_tokens: Option<u64>,
     #[serde(default)]
     error: Option<IgnoredAny>,
+}
+
+/// The error that some front ends wrap in an array; or nothing that is known.
+fn unreadable(access: &dyn Access, body: &[u8], error: &serde_json::Error) -> Fault {
+    match serde_json::from_slice::<[Wrapped; 1]>(body) {
+        Ok([Wrapped { .. }]) => fault::fault(access, 200, None, body),
+        Err(_) => garbled(error),
+    }
+}
+
+/// See [`unreadable`].
+#[derive(Deserialize)]
+struct Wrapped {
+    #[serde(rename = "error")]
+    _error: BTreeMap<String, IgnoredAny>,
 }
 
 /// `trafficType` of Vertex AI. What is not known, as provisioned throughput, has no tier.
@@ -179,6 +195,9 @@ mod tests {
     fn an_error_within_a_200_is_that_error() {
         let body = r#"{"error": {"code": 429, "status": "RESOURCE_EXHAUSTED"}}"#;
         assert_eq!(read(body), Err(Fault::Busy { retry_after: None }));
+        assert_eq!(read(&format!("[{body}]")), Err(Fault::Busy { retry_after: None }), "in an array, too");
+        let counted = total_tokens(&GeminiApi(Key::new("k").unwrap()), format!("[{body}]").as_bytes());
+        assert_eq!(counted, Err(Fault::Busy { retry_after: None }));
     }
 
     #[test]

@@ -17,6 +17,7 @@ use anyhow::{Result, bail};
 use read::Kept;
 use std::path::Path;
 use std::sync::Arc;
+use tasuki_relay::answer::Judge;
 use tasuki_relay::clock::Clock;
 use tasuki_relay::estimate::{Estimate, Evidence, Survey, estimate};
 use tasuki_relay::pipeline::Pipeline;
@@ -81,7 +82,7 @@ impl Planned<'_> {
     /// Reads the file to its end, and draws so many rows of it.
     pub(crate) async fn survey(&self, sample: usize) -> Result<Survey> {
         let file = OneFile::open(self.input)?;
-        let kept = Kept { home: self.home, pipeline: &self.pipeline };
+        let kept = Kept { home: self.home, pipeline: &self.pipeline, judge: Judge::new(&self.pipeline) };
         let survey = read::survey(file, &self.pipeline, &kept, (PROMPTS_COUNTED, sample)).await?;
         if survey.rows == 0 {
             bail!("{}: it holds no row: there is nothing to plan", self.input.display());

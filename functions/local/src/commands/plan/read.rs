@@ -7,6 +7,7 @@ use futures::{StreamExt, stream};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use tasuki_relay::answer::Judge;
 use tasuki_relay::estimate::{Held, Survey};
 use tasuki_relay::names::{self, Bucket};
 use tasuki_relay::pipeline::Pipeline;
@@ -24,6 +25,8 @@ pub(super) struct Kept<'a> {
     /// `None` = nobody looks: every row counts as a call.
     pub(super) home: Option<&'a Home>,
     pub(super) pipeline: &'a Pipeline,
+    /// Of its answers.
+    pub(super) judge: Judge,
 }
 
 impl Kept<'_> {
@@ -39,8 +42,9 @@ impl Kept<'_> {
     async fn paid_for(&self, fingerprints: BTreeSet<&str>) -> Result<BTreeSet<String>> {
         let Some(home) = self.home.filter(|_| self.pipeline.run.reuse_answers) else { return Ok(BTreeSet::new()) };
         let looks = fingerprints.into_iter().map(|fingerprint| async move {
-            let there = home.objects.stat(Bucket::State, &names::cached(fingerprint)).await?;
-            anyhow::Ok(there.map(|_| fingerprint.to_owned()))
+            let there = home.objects.read(Bucket::State, &names::cached(fingerprint), None).await?;
+            let known = there.and_then(|kept| self.judge.recall(fingerprint, &kept.body));
+            anyhow::Ok(known.map(|_| fingerprint.to_owned()))
         });
         let found: Vec<Result<Option<String>>> = stream::iter(looks).buffered(LOOKS).collect().await;
         found.into_iter().filter_map(Result::transpose).collect()
@@ -76,8 +80,8 @@ pub(super) async fn survey(
         for question in questions {
             let there = question.key.as_ref().and_then(|key| unchanged.get(key));
             match &question.fingerprint {
-                same if there == Some(same) => survey.hold(Held::Unchanged),
-                known if paid.contains(known) => survey.hold(Held::Reused),
+                same if there == Some(same) => survey.hold(Held::Unchanged, same),
+                known if paid.contains(known) => survey.hold(Held::Reused, known),
                 new => survey.ask(question.ordinal, &question.prompt, new),
             }
         }

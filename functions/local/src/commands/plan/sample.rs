@@ -102,13 +102,14 @@ impl Sample<'_> {
     /// Draws the rows; `None` where none is to be asked. Says that they will be paid for.
     pub(crate) async fn draw(&self) -> Result<Option<Drawn>> {
         let survey = self.planned.survey(self.rows).await?;
-        let (file, identity) = (Temporary::new(self.site), self.identity()?);
+        let (file, identity) = (Temporary::new(self.site), self.identity(&survey)?);
         let rows = self.write(&survey, file.as_ref()).await?;
         if rows == 0 {
             eprintln!("no row is to be asked: there is nothing to draw a sample from");
             return Ok(None);
         }
-        eprintln!("--sample: {} are asked now, and paid for", show::rows(rows, ""));
+        let are = if rows == 1 { "is" } else { "are" };
+        eprintln!("--sample: {} {are} asked now, and paid for", show::rows(rows, ""));
         let called = format!("a sample of {} of {}", show::rows(rows, ""), self.planned.input.display());
         Ok(Some(Drawn { survey, file, identity, called }))
     }
@@ -151,11 +152,11 @@ impl Sample<'_> {
         Ok(drawn.len() as u64)
     }
 
-    /// The same file, pipeline and size are the same sample, also when rows of it are unchanged by now.
-    fn identity(&self) -> Result<String> {
+    /// The same file, pipeline and size are the same sample, also when rows of it are unchanged by now; no size is above what there is.
+    fn identity(&self, survey: &Survey) -> Result<String> {
         let named = || self.planned.input.display().to_string();
         let mut file = std::fs::File::open(self.planned.input).with_context(named)?;
-        let mut hash = Sha256::new_with_prefix(format!("sample {}\0{}\0", self.rows, self.text));
+        let mut hash = Sha256::new_with_prefix(format!("sample {}\0{}\0", self.rows.min(survey.distinct()), self.text));
         let mut piece = vec![0; HASHED_BYTES];
         loop {
             match file.read(&mut piece).with_context(named)? {

@@ -146,6 +146,7 @@ impl Told<'_> {
         let (estimate, model) = (self.estimate, &self.planned.pipeline.model);
         if let Source::Answers(answers) = estimate.source {
             let bar = match self.may_repeat() {
+                _ if estimate.output.most.is_none() => "too few to tell how far off that may be",
                 true => "the ranges hold the truth in 95 of 100 samples",
                 false => "± holds the truth in 95 of 100 samples",
             };
@@ -161,9 +162,11 @@ impl Told<'_> {
             }
             (_, why) => {
                 let off = (GUESS_OFF * 100.0).round();
-                let why = why.as_ref().map_or("with a key the model would count some, free".to_owned(), |why| {
-                    format!("the model counted none: {why}")
-                });
+                let why = match why {
+                    Some(why) => format!("the model counted none: {why}"),
+                    None if self.planned.counter.is_some() => "there is none to count".to_owned(),
+                    None => "with a key the model would count some, free".to_owned(),
+                };
                 format!("input: guessed, four ASCII characters or one other letter a token, ± {off} %; {why}")
             }
         };

@@ -283,6 +283,7 @@ fn choices_and_patterns_that_say_nothing_or_cannot_be_kept_are_refused() {
     assert!(string("one_of = ['a', 'b']\nmax_chars = 3").contains("max_chars says nothing beside one_of"));
     assert!(string("one_of = ['a', 'b']\npattern = 'a'").contains("pattern says nothing beside one_of"));
     assert!(string("pattern = '[A-Z'").contains("pattern is no regular expression"));
+    assert!(string("pattern = 'a)|(?:b'").contains("pattern is no regular expression"), "only within ours it is one");
 }
 
 #[test]
