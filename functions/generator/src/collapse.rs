@@ -21,7 +21,8 @@ pub struct Told {
 }
 
 impl Told {
-    /// What it is for a row of `run`, and whether it came from the cache. An answer is one for all who ask this; that there was none may come of what another run allows.
+    /// What it is for a row of `run`, and whether it came from the cache. An answer is one for all who ask this; that there was none
+    /// may come of what another run allows.
     pub fn of(self, run: &RunId) -> Option<(Outcome, u32)> {
         let holds = self.run == *run || matches!(self.outcome, Outcome::Answer(_));
         holds.then_some((self.outcome, self.reused))

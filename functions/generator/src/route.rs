@@ -206,9 +206,7 @@ impl Routes {
             Ok(_) => {
                 route.has_answered.store(true, Relaxed);
                 // What was sent before the model said so may still be answered.
-                if turning_away
-                    .is_some_and(|away| away.until.duration_since(now) > Duration::ZERO && away.is_long(long))
-                {
+                if turning_away.is_some_and(|away| away.until > now && away.is_long(long)) {
                     return;
                 }
                 *turning_away = None;
@@ -218,10 +216,9 @@ impl Routes {
                 }
             }
             Err(Fault::Busy { .. } | Fault::Unavailable(_)) => {
-                let hold = if let Err(Fault::Busy { retry_after }) = said {
-                    retry_after.unwrap_or_default()
-                } else {
-                    Duration::ZERO
+                let hold = match said {
+                    Err(Fault::Busy { retry_after: Some(told) }) => *told,
+                    _ => Duration::ZERO,
                 };
                 // After a pause that is ours it is another time.
                 let before = turning_away.filter(|away| now.duration_since(away.last.max(away.until)) < 2 * long);
