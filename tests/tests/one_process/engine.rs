@@ -87,6 +87,7 @@ async fn a_model_that_turns_everything_away_is_left_for_its_fallback_and_comes_b
     assert_eq!(models(&lines), BTreeMap::from([("second-001@eu", 100)]), "each row says who answered");
     assert!(model.calls("first") < 80, "{}", model.calls("first"));
     assert!(lines.iter().all(|line| line.spent.paid_calls == 1), "to be turned away costs nothing");
+    assert!(lines.iter().all(|line| line.spent.attempts == 1), "and is no attempt");
 
     sleep(Duration::from_secs(60)).await; // its calls are tried again now and then
     let late = begin_as(&objects, &run(2), 100, &text).await;

@@ -71,6 +71,21 @@ async fn a_model_that_rejects_nothing_is_at_full_speed_almost_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn calls_that_something_else_bounds_follow_their_answers_at_once() {
+    let (gate, clock, mut flying) = (gate(), Clock::system(), Vec::new());
+    while flying.len() < 500 {
+        flying.push(pass(&gate).await);
+    }
+    sleep(Duration::from_secs(2)).await;
+    let answered = clock.instant();
+    for permit in flying {
+        permit.answered(100);
+        drop(pass(&gate).await);
+    }
+    assert_eq!(answered.elapsed(), Duration::ZERO, "each burst is one that the model has taken before");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_time_that_the_model_names_holds_every_call_until_then_and_not_much_longer() {
     let (gate, start) = (gate(), Clock::system().instant());
     let (one, two) = (pass(&gate).await, pass(&gate).await);
